@@ -1,0 +1,15 @@
+# Compiler flags of every target of this project: link krait_flags privately.
+add_library(krait_flags INTERFACE)
+if(MSVC)
+  target_compile_options(krait_flags INTERFACE /W4 $<$<BOOL:${KRAIT_WERROR}>:/WX>)
+else()
+  target_compile_options(krait_flags INTERFACE
+    -Wall -Wextra -Wpedantic -Wnon-virtual-dtor $<$<BOOL:${KRAIT_WERROR}>:-Werror>
+    # Results must not depend on which products the compiler chose to fuse.
+    -ffp-contract=off)
+endif()
+if(KRAIT_SANITIZE)
+  target_compile_options(krait_flags INTERFACE -fsanitize=${KRAIT_SANITIZE} -fno-omit-frame-pointer -g
+    -fno-sanitize-recover=all)
+  target_link_options(krait_flags INTERFACE -fsanitize=${KRAIT_SANITIZE})
+endif()
