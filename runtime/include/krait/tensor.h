@@ -75,8 +75,8 @@ struct TensorView {
   std::array<std::int64_t, kMaxRank> dim{};
   std::array<std::int64_t, kMaxRank> stride{};
 
-  /// Whether there is a tensor: optional operands of an op may be left out.
-  explicit operator bool() const { return memory != nullptr; }
+  /// Whether there is a tensor (none has rank 0): optional operands of an op may be left out.
+  explicit operator bool() const { return rank > 0; }
   /// The first element, where memory is an address.
   template <class Element>
   Element* as() const {

@@ -1,0 +1,72 @@
+// linear: y = x wᵀ + bias.
+#include <cmath>
+
+#include "ops/case.h"
+#include "ops/enums.h"
+#include "ops/op.h"
+
+namespace krait {
+
+const Op linear_op{
+    .name = "linear",
+    .summary = "x wᵀ + bias; w in any storage type",
+    .inputs = {{"x", "T I"}, {"w", "O I", Role::weight}, {"bias", "O", Role::wide, true}},
+    .outputs = {{"y", "T O", Role::activation, "x"}},
+    .attrs = {{"dtype", -1, kDTypes}},
+    // y[t,o] = Σ_i x[t,i] w[o,i] + bias[o]
+    .reference =
+        [](const Call64& call) {
+          const auto [x, w, bias] = call.in<3>();
+          for (std::int64_t t = 0; t < x.dim[0]; ++t) {
+            for (std::int64_t o = 0; o < w.dim[0]; ++o) {
+              double sum = bias ? bias(o) : 0;
+              for (std::int64_t i = 0; i < w.dim[1]; ++i) sum += x(t, i) * w(o, i);
+              call.outputs[0](t, o) = sum;
+            }
+          }
+        },
+    // A sum of I products of independent terms is about √I of one; its partial sums are rounded I
+    // times, errors adding as a random walk: √I · u relative to the sum. 4 for the worst of many
+    // outputs, 4 for short sums.
+    .roundings =
+        [](const Call& call) {
+          return 4 + 4 * std::sqrt(static_cast<double>(call.inputs[1].dim[1]));
+        },
+    .cost =
+        [](const Call& call) {
+          const auto elements = static_cast<double>(call.outputs[0].elements());
+          return Cost{-1, 2 * elements * static_cast<double>(call.inputs[1].dim[1]), 0};
+        },
+    .cases = []() -> std::vector<Case> {
+      return {
+          {"one", {{'I', 1}, {'O', 1}}, {1}},
+          {"odd", {{'I', 37}, {'O', 29}}, {7}},
+          {"odd-token", {{'I', 67}, {'O', 131}}, {1}},
+          {"blocks", {{'I', 256}, {'O', 65}}, {33}},
+          {"mamba-130m-in-proj", {{'I', 768}, {'O', 3072}}, {1}, {"bias"}},
+          {"mamba-130m-x-proj", {{'I', 1536}, {'O', 80}}, {70}, {"bias"}},
+          {"mamba-130m-dt-proj", {{'I', 48}, {'O', 1536}}, {19}},
+          {.name = "strided",
+           .dims = {{'I', 64}, {'O', 48}},
+           .lengths = {5},
+           .layout = Layout::strided},
+          {.name = "misaligned",
+           .dims = {{'I', 64}, {'O', 50}},
+           .lengths = {9},
+           .layout = Layout::misaligned},
+          {"no-tokens", {{'I', 32}, {'O', 32}}, {0}},
+          {.name = "nan", .dims = {{'I', 64}, {'O', 33}}, .lengths = {3}, .plant = {{"x", NAN}}},
+          {.name = "infinity",
+           .dims = {{'I', 64}, {'O', 33}},
+           .lengths = {3},
+           .plant = {{"x", INFINITY}}},
+          {.name = "wrong-width",
+           .dims = {{'I', 32}, {'O', 16}},
+           .lengths = {2},
+           .bad_shape = {"w", {16, 31}},
+           .error = "w: expected [O, 32], got [16, 31]"},
+      };
+    },
+};
+
+}  // namespace krait
