@@ -3,6 +3,7 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string_view>
 
 #include <krait/status.h>
@@ -11,9 +12,17 @@ namespace krait {
 
 using Json = nlohmann::json;
 
-/// Parses `text`; `what` names the file in messages. Bare Infinity, -Infinity and NaN outside
-/// strings become numbers (they are not JSON, but older configurations hold them). Refuses nesting
-/// deeper than 64 and a key that occurs twice in one object.
+/// How deep objects and arrays may nest.
+inline constexpr int kMaxJsonDepth = 64;
+
+/// Parses `text`; `what` names the file in messages, which also say at which byte (from 1) it went
+/// wrong. Bare Infinity, -Infinity and NaN outside strings become numbers (they are not JSON, but
+/// older configurations hold them). Refuses nesting deeper than kMaxJsonDepth, a key that occurs
+/// twice in one object, numbers beyond double and strings that are not UTF-8.
 Result<Json> parse_json(std::string_view text, std::string_view what);
+
+/// The number `value` stands for: a JSON number, or {"__float__": "Infinity"} (also "-Infinity",
+/// "NaN") as transformers 5 writes it. Nothing if it is neither.
+std::optional<double> number(const Json& value);
 
 }  // namespace krait
