@@ -177,6 +177,26 @@ Status match_inputs(const Op& op, std::span<const Type* const> inputs, const Att
   return {};
 }
 
+/// The shape a view op yields: its view function is asked with the symbolic axes, which views leave
+/// alone, set to one.
+Result<Shape> view_shape(const Op& op, const Shape& shape, const Attrs& attrs) {
+  Shape concrete = shape;
+  for (int axis = 0; axis < shape.rank(); ++axis) {
+    if (shape[axis].symbolic()) concrete[axis] = Dim(1);
+  }
+  KRAIT_ASSIGN(const TensorView view, op.view(dense_view(nullptr, DType::f32, concrete), attrs));
+  Shape result = shape_of(view);
+  for (int axis = 0; axis < shape.rank(); ++axis) {
+    if (!shape[axis].symbolic()) continue;
+    if (axis >= result.rank() || result[axis] != Dim(1)) {
+      return invalid("[", op.name, "] x: axis ", axis, " of ", to_string(shape),
+                     " is symbolic; views change only axes of known extent");
+    }
+    result[axis] = shape[axis];
+  }
+  return result;
+}
+
 }  // namespace
 
 const Dim* Bindings::find(char letter) const {
@@ -301,6 +321,10 @@ Result<InferredTypes> infer(const Op& op, std::span<const Type* const> inputs, c
     if (const int at = attr_index(op, "dtype");
         at >= 0 && output.role == Role::activation && attrs[static_cast<std::size_t>(at)] >= 0) {
       type.dtype = static_cast<DType>(static_cast<int>(attrs[static_cast<std::size_t>(at)]));
+    }
+    if (op.view) {
+      KRAIT_ASSIGN(type.shape, view_shape(op, *any, attrs));
+      continue;
     }
     if (output.dims == "*") {
       type.shape = *any;

@@ -167,7 +167,7 @@ struct Op {
   std::string_view summary;  ///< one line, for tables
   std::vector<Input> inputs;
   std::vector<Output> outputs;
-  std::vector<AttrDef> attrs;
+  std::vector<AttrDef> attrs = {};
 
   /// What the dims cannot say, such as "D must be a multiple of G"; may be null. Symbolic extents
   /// read as 0.

@@ -20,13 +20,11 @@ void pick_rows(const Tensor64& table, const Tensor64& index, const Tensor64& y) 
   }
 }
 
-Cost rows_cost(const Call& call) {
-  const TensorView& y = call.outputs[0];
-  const double rows = static_cast<double>(y.dim[0]);
-  const TensorView& table = call.inputs[call.op == find_op("embedding") ? 1 : 0];
-  return {
-      rows * static_cast<double>(bytes_of(table.dtype, y.dim[1]) + bytes_of(y.dtype, y.dim[1]) + 4),
-      0, 0};
+/// A row is read and written, and its index read.
+Cost rows_cost(const TensorView& table, const TensorView& y) {
+  const auto row =
+      static_cast<double>(bytes_of(table.dtype, y.dim[1]) + bytes_of(y.dtype, y.dim[1]) + 4);
+  return {static_cast<double>(y.dim[0]) * row, 0, 0};
 }
 
 /// Positions of row `m` of x by falling value, ties by rising position; NaN counts as −∞.
@@ -79,7 +77,7 @@ const Op embedding_op{
           const auto [ids, table] = call.in<2>();
           pick_rows(table, ids, call.outputs[0]);
         },
-    .cost = rows_cost,
+    .cost = [](const Call& call) { return rows_cost(call.inputs[1], call.outputs[0]); },
     .cases = []() -> std::vector<Case> {
       return {
           {"one", {{'V', 1}, {'D', 1}}, {1}},
@@ -110,7 +108,7 @@ const Op gather_rows_op{
           const auto [x, rows] = call.in<2>();
           pick_rows(x, rows, call.outputs[0]);
         },
-    .cost = rows_cost,
+    .cost = [](const Call& call) { return rows_cost(call.inputs[0], call.outputs[0]); },
     .cases = []() -> std::vector<Case> {
       return {
           {"last", {{'D', 768}, {'M', 1}}, {512}},

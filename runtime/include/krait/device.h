@@ -1,0 +1,37 @@
+// Devices: what can run Krait's kernels here.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <krait/export.h>
+#include <krait/status.h>
+
+namespace krait {
+
+class Device;
+
+struct DeviceInfo {
+  std::string name;         ///< what --device takes: "cpu", "reference", "cuda:0"
+  std::string backend;      ///< "cpu"
+  std::string description;  ///< "AMD EPYC, 2 threads, avx512"
+  std::int64_t memory = 0;  ///< bytes, 0 if not known
+};
+
+struct DeviceOptions {
+  int threads = 0;  ///< of CPU devices; 0: one per available core
+};
+
+/// Every device of every backend, in the order in which an automatic choice prefers them.
+KRAIT_API std::vector<DeviceInfo> list_devices();
+
+/// Opens a device by name: "cpu", "cuda" (the first of that backend), "cuda:1". An empty name takes
+/// KRAIT_DEVICE from the environment, and without that the first listed device.
+KRAIT_API Result<std::shared_ptr<Device>> open_device(std::string_view name = {},
+                                                      const DeviceOptions& options = {});
+KRAIT_API const DeviceInfo& info(const Device& device);
+
+}  // namespace krait
