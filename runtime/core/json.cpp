@@ -104,7 +104,7 @@ class Builder {
   bool end_array() { return close(); }
   bool key(std::string& name) {
     auto [place, inserted] = parents_.back()->emplace(name, nullptr);
-    if (!inserted) return fail(cat("the key ", quoted(name), " occurs twice in one object"));
+    if (!inserted) return fail(cat("the key ", shown(name), " occurs twice in one object"));
     member_ = &*place;
     return true;
   }
@@ -121,11 +121,6 @@ class Builder {
   }
 
  private:
-  /// Names come from the file: shown only as far as they are short and printable.
-  static std::string quoted(const std::string& name) {
-    constexpr std::size_t kLongest = 80;
-    return Json(name.size() <= kLongest ? name : "(a long name)").dump(-1, ' ', true);
-  }
   bool fail(const std::string& reason) {
     status_ = corrupt(what_, ": byte ", seen_ - begin_, ": ", reason);
     return false;
@@ -205,6 +200,15 @@ std::optional<double> number(const Json& value) {
   if (*word == "-Infinity") return -kInfinity;
   if (*word == "NaN") return kNaN;
   return std::nullopt;
+}
+
+std::string shown(std::string_view text) {
+  constexpr std::size_t kLongest = 80;
+  const bool whole = text.size() <= kLongest;
+  // Replaces what is not UTF-8, such as a character cut in two.
+  const std::string escaped = Json(std::string(text.substr(0, kLongest)))
+                                  .dump(-1, ' ', true, Json::error_handler_t::replace);
+  return whole ? escaped : escaped + "...";
 }
 
 }  // namespace krait

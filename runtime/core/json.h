@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include <krait/status.h>
@@ -24,5 +25,9 @@ Result<Json> parse_json(std::string_view text, std::string_view what);
 /// The number `value` stands for: a JSON number, or {"__float__": "Infinity"} (also "-Infinity",
 /// "NaN") as transformers 5 writes it. Nothing if it is neither.
 std::optional<double> number(const Json& value);
+
+/// A name or word that came out of a file, for messages: in quotes, control characters and
+/// everything beyond ASCII escaped, cut after 80 bytes.
+std::string shown(std::string_view text);
 
 }  // namespace krait

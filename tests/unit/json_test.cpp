@@ -93,7 +93,14 @@ TEST(Json, RefusesDuplicateKeys) {
   expect_refused(R"([{"a": {"x": 1, "\u0078": 2}}])", R"("x" occurs twice)");
   EXPECT_EQ(parsed(R"([{"a": 1}, {"a": 2}])").size(), 2u);
   const std::string name(1000000, 'k');
-  expect_refused("{\"" + name + "\":1,\"" + name + "\":1}", "(a long name)");
+  expect_refused("{\"" + name + "\":1,\"" + name + "\":1}", "kkk\"... occurs twice");
+}
+
+TEST(Json, ShowsNamesForMessages) {
+  EXPECT_EQ(shown("backbone.norm_f"), "\"backbone.norm_f\"");
+  EXPECT_EQ(shown("a\"b\n\x1b\u00e9"), "\"a\\\"b\\n\\u001b\\u00e9\"");
+  EXPECT_EQ(shown("\xff"), "\"\\ufffd\"");
+  EXPECT_EQ(shown(std::string(79, 'x') + "\u00e9"), "\"" + std::string(79, 'x') + "\\ufffd\"...");
 }
 
 TEST(Json, RefusesDepthWithoutRecursion) {
