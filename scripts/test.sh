@@ -50,11 +50,13 @@ check_format() {
     skipped=$((skipped + 1))
     return
   fi
-  local version
+  local version sources
+  sources='.*\.(h|hpp|c|cpp|cu|cuh)'
   version=$(clang-format --version | sed -nE 's/.*version ([0-9]+).*/\1/p')
-  if find ./*/ \( -path './build*' -o -path './tests/golden/data' \) -prune -o -type f \
-    \( -name '*.h' -o -name '*.hpp' -o -name '*.c' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) \
-    -print0 | xargs -0 -r clang-format --dry-run -Werror --ferror-limit=1; then
+  if find ./*/ -regextype posix-extended \
+    \( -path './build*' -o -path ./tests/golden/data \) -prune \
+    -o -type f -regex "$sources" -print0 |
+    xargs -0 -r clang-format --dry-run -Werror --ferror-limit=1; then
     passed=$((passed + 1))
   elif [[ $version == 14 ]]; then
     say "run clang-format -i on the files above"
@@ -84,7 +86,7 @@ run_tests() {
     sed -uE '/^ *(Start +[0-9]+: |[0-9]+\/[0-9]+ Test +#.* Passed )/d' || status=$?
   declare -A count=([tests]=0 [failures]=0 [disabled]=0 [skipped]=0)
   for field in "${!count[@]}"; do
-    count[$field]=$(sed -nE "s/^[[:space:]]+$field=\"([0-9]+)\".*/\1/p" "$report" 2>/dev/null | head -n 1)
+    count[$field]=$(sed -nE "s/^\s+$field=\"([0-9]+)\".*/\1/p" "$report" 2>/dev/null | head -n 1)
   done
   failed=$((failed + count[failures]))
   skipped=$((skipped + count[skipped] + count[disabled]))
