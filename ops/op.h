@@ -84,6 +84,8 @@ struct Call {
   std::array<TensorView, kMaxInputs> inputs{};    ///< a null view where an optional one is absent
   std::array<TensorView, kMaxOutputs> outputs{};  ///< a state's output equals its input
   Attrs attrs{};
+  /// Whether every sequence has exactly one token: decoding. Kernels that need it refuse without.
+  bool steps = false;
 
   /// `const auto [x, w, bias] = call.in<3>();`: the first `count` inputs by reference, in the
   /// order of the definition.

@@ -190,7 +190,7 @@ const Op selective_scan_op{
         "h ← Ā h + B̄ u; y = C·h, over each sequence from its state on; skip, gate, dt bias and "
         "softplus",
     .inputs = {{"u", "T D"},
-               {"dt", "T D", Role::activation, false, {-4, 1}},
+               {"dt", "T D", Role::wide, false, {-4, 1}},
                {"A", "D N", Role::wide, false, {-4, -0.05}},
                {"B", "T G N"},
                {"C", "T G N"},

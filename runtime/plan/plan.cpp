@@ -1,0 +1,272 @@
+#include "runtime/plan/plan.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "runtime/core/try.h"
+#include "runtime/plan/arena.h"
+
+namespace krait {
+namespace {
+
+std::int64_t round_up(std::int64_t n) {
+  return static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(n)));
+}
+
+}  // namespace
+
+Sizes bucket(const Sizes& sizes) {
+  Sizes result = sizes;
+  result.tokens = round_up(sizes.tokens);
+  result.sequences = round_up(sizes.sequences);
+  result.rows = sizes.rows ? round_up(sizes.rows) : 0;
+  return result;
+}
+
+Shape resolve(const Shape& shape, const Sizes& sizes) {
+  Shape result = shape;
+  for (int axis = 0; axis < shape.rank(); ++axis) {
+    std::int64_t base = 0;
+    switch (shape[axis].symbol) {
+      case 'T':
+        base = sizes.tokens;
+        break;
+      case 'S':
+        base = sizes.sequences;
+        break;
+      case 'M':
+        base = sizes.rows;
+        break;
+      case 'C':
+        base = sizes.slots;
+        break;
+      default:
+        break;
+    }
+    result[axis] = Dim(base + shape[axis].value);
+  }
+  return result;
+}
+
+namespace {
+
+/// Follows views to the value whose memory they look at.
+ir::Id base_of(const std::vector<Home>& homes, ir::Id id) {
+  while (homes[static_cast<std::size_t>(id)].place == Home::Place::view) {
+    id = homes[static_cast<std::size_t>(id)].view_of;
+  }
+  return id;
+}
+
+std::int64_t bytes_of_value(const ir::Value& value, const Sizes& sizes) {
+  return bytes_of(value.type.dtype, resolve(value.type.shape, sizes).elements());
+}
+
+/// Decides for every value whether it lies in the arena, is a weight, a state or a view.
+Status assign_places(Plan& plan) {
+  const ir::Graph& graph = *plan.graph;
+  plan.homes.resize(graph.values.size());
+  std::vector<bool> needed(graph.values.size());  // constants used by nodes that run
+  for (const ir::Node& node : graph.nodes) {
+    if (node.constant) continue;
+    for (const ir::Id id : node.inputs) {
+      if (id != ir::kNone) needed[static_cast<std::size_t>(id)] = true;
+    }
+  }
+  const auto home = [&](ir::Id id) -> Home& { return plan.homes[static_cast<std::size_t>(id)]; };
+  for (ir::Id id = 0; id < static_cast<ir::Id>(graph.values.size()); ++id) {
+    const ir::Value& value = graph[id];
+    if (value.kind == ir::Kind::input) home(id).place = Home::Place::arena;
+    if (value.kind == ir::Kind::weight && needed[static_cast<std::size_t>(id)]) {
+      home(id).place = Home::Place::weight;
+    }
+    if (value.kind == ir::Kind::state) {
+      home(id).place = Home::Place::state;
+      home(id).state = static_cast<int>(plan.states.size());
+      plan.states.push_back(id);
+    }
+  }
+  for (std::size_t n = 0; n < graph.nodes.size(); ++n) {
+    const ir::Node& node = graph.nodes[n];
+    for (std::size_t o = 0; o < node.outputs.size(); ++o) {
+      const ir::Id id = node.outputs[o];
+      if (id == ir::kNone) continue;
+      if (node.constant) {
+        if (needed[static_cast<std::size_t>(id)]) home(id).place = Home::Place::weight;
+      } else if (node.op->view) {
+        home(id) = {Home::Place::view, 0, {}, -1, node.inputs[0], static_cast<int>(n)};
+      } else if (node.op->outputs[o].role == Role::state) {
+        const Output& output = node.op->outputs[o];
+        home(id) = home(node.inputs[static_cast<std::size_t>(input_index(*node.op, output.like))]);
+      } else {
+        home(id).place = Home::Place::arena;
+      }
+    }
+  }
+  for (const ir::Output& output : graph.outputs) {
+    if (home(base_of(plan.homes, output.value)).place != Home::Place::arena) {
+      return unsupported("output ", output.name, " of graph ", graph.name,
+                         " is not computed by a call");
+    }
+  }
+  return {};
+}
+
+/// A view of the value for planning: extents and strides, no memory.
+Result<TensorView> shape_view(const Plan& plan, ir::Id id) {
+  const Home& home = plan.homes[static_cast<std::size_t>(id)];
+  const ir::Graph& graph = *plan.graph;
+  if (home.place == Home::Place::view) {
+    KRAIT_ASSIGN(const TensorView base, shape_view(plan, home.view_of));
+    const ir::Node& node = graph.nodes[static_cast<std::size_t>(home.node)];
+    return node.op->view(base, node.attrs);
+  }
+  return dense_view(nullptr, graph[id].type.dtype, resolve(graph[id].type.shape, plan.sizes));
+}
+
+Status choose_kernels(Plan& plan, WeightStore& weights) {
+  const ir::Graph& graph = *plan.graph;
+  for (std::size_t n = 0; n < graph.nodes.size(); ++n) {
+    const ir::Node& node = graph.nodes[n];
+    if (node.constant || node.op->view) continue;
+    Call call;
+    call.op = node.op;
+    call.attrs = node.attrs;
+    call.steps = plan.sizes.steps;
+    for (std::size_t i = 0; i < node.inputs.size(); ++i) {
+      if (node.inputs[i] == ir::kNone) continue;
+      KRAIT_ASSIGN(call.inputs[i], shape_view(plan, node.inputs[i]));
+    }
+    for (std::size_t o = 0; o < node.outputs.size(); ++o) {
+      if (node.outputs[o] == ir::kNone) continue;
+      KRAIT_ASSIGN(call.outputs[o], shape_view(plan, node.outputs[o]));
+    }
+    KRAIT_TRY(check(call));
+    KRAIT_ASSIGN(KernelChoice choice, choose_kernel(call, *plan.device));
+    Step step;
+    step.node = static_cast<int>(n);
+    step.kernel = choice.kernel;
+    step.refused = std::move(choice.refused);
+    step.cost = cost(call);
+    for (std::size_t i = 0; i < node.inputs.size(); ++i) {
+      const ir::Id id = node.inputs[i];
+      if (id == ir::kNone || plan.homes[static_cast<std::size_t>(id)].place != Home::Place::weight)
+        continue;
+      const WeightLayout* layout =
+          step.kernel->layout ? step.kernel->layout(call, static_cast<int>(i)) : nullptr;
+      KRAIT_ASSIGN(step.packed[i], weights.get(graph, id, layout));
+    }
+    if (step.kernel->workspace) step.workspace_bytes = step.kernel->workspace(call, *plan.device);
+    plan.steps.push_back(std::move(step));
+  }
+  return {};
+}
+
+/// Gives every value of the arena, and every workspace, a place that nothing else uses meanwhile.
+void lay_out(Plan& plan) {
+  const ir::Graph& graph = *plan.graph;
+  const int end = static_cast<int>(plan.steps.size());
+  std::vector<Lifetime> lifetimes;
+  std::vector<int> lifetime_of(graph.values.size(), -1);
+  const auto add = [&](ir::Id id, int first) {
+    lifetime_of[static_cast<std::size_t>(id)] = static_cast<int>(lifetimes.size());
+    lifetimes.push_back({bytes_of_value(graph[id], plan.sizes), first, first});
+  };
+  const auto use = [&](ir::Id id, int step) {
+    const int at = lifetime_of[static_cast<std::size_t>(base_of(plan.homes, id))];
+    if (at >= 0) lifetimes[static_cast<std::size_t>(at)].last = step;
+  };
+  // Inputs are written before the first step.
+  for (ir::Id id = 0; id < static_cast<ir::Id>(graph.values.size()); ++id) {
+    if (graph[id].kind == ir::Kind::input) add(id, -1);
+  }
+  std::vector<std::size_t> workspace;
+  for (int s = 0; s < end; ++s) {
+    const Step& step = plan.steps[static_cast<std::size_t>(s)];
+    const ir::Node& node = graph.nodes[static_cast<std::size_t>(step.node)];
+    for (const ir::Id id : node.inputs) {
+      if (id != ir::kNone) use(id, s);
+    }
+    for (const ir::Id id : node.outputs) {
+      if (id != ir::kNone && plan.homes[static_cast<std::size_t>(id)].place == Home::Place::arena)
+        add(id, s);
+    }
+    workspace.push_back(lifetimes.size());
+    lifetimes.push_back({step.workspace_bytes, s, s});
+  }
+  for (const ir::Output& output : graph.outputs) use(output.value, end);
+  std::vector<std::int64_t> offsets;
+  plan.arena_bytes = pack_arena(lifetimes, offsets);
+  for (std::size_t id = 0; id < graph.values.size(); ++id) {
+    if (lifetime_of[id] >= 0)
+      plan.homes[id].offset = offsets[static_cast<std::size_t>(lifetime_of[id])];
+  }
+  for (std::size_t s = 0; s < plan.steps.size(); ++s) {
+    plan.steps[s].workspace_offset = offsets[workspace[s]];
+  }
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const Plan>> make_plan(std::shared_ptr<const ir::Graph> graph,
+                                              std::shared_ptr<Device> device, WeightStore& weights,
+                                              const Sizes& sizes) {
+  auto plan = std::make_shared<Plan>();
+  plan->graph = std::move(graph);
+  plan->device = std::move(device);
+  plan->sizes = sizes;
+  KRAIT_TRY(assign_places(*plan));
+  KRAIT_TRY(choose_kernels(*plan, weights));
+  lay_out(*plan);
+  return std::shared_ptr<const Plan>(std::move(plan));
+}
+
+std::string describe(const Plan& plan) {
+  const ir::Graph& graph = *plan.graph;
+  std::ostringstream out;
+  out << "plan of " << graph.name << " on " << plan.device->info().name << ": " << plan.sizes.tokens
+      << " tokens, " << plan.sizes.sequences << " sequences, " << plan.sizes.rows
+      << " rows of logits\n";
+  double bytes = 0;
+  for (const Step& step : plan.steps) {
+    const ir::Node& node = graph.nodes[static_cast<std::size_t>(step.node)];
+    std::string types;
+    for (const ir::Id id : node.outputs) {
+      if (id != ir::kNone) types += (types.empty() ? "" : ", ") + to_string(graph[id].type);
+    }
+    out << "  " << node.op->name << " -> " << step.kernel->name << "  " << types << "  "
+        << static_cast<std::int64_t>(step.cost.bytes) << " bytes, "
+        << static_cast<std::int64_t>(step.cost.flops) << " flops";
+    if (step.workspace_bytes) out << ", workspace " << step.workspace_bytes;
+    out << "\n";
+    for (const std::string& refusal : step.refused) out << "      not " << refusal << "\n";
+    bytes += step.cost.bytes;
+  }
+  out << "  arena " << plan.arena_bytes << " bytes; " << static_cast<std::int64_t>(bytes)
+      << " bytes moved at least\n";
+  return std::move(out).str();
+}
+
+ir::HasKernel kernel_predicate(std::shared_ptr<Device> device) {
+  return [device = std::move(device)](const Op& op, std::span<const Type* const> types,
+                                      const Attrs& attrs) {
+    const Sizes one{1, 1, 1, 1, false};
+    Call call;
+    call.op = &op;
+    call.attrs = attrs;
+    for (std::size_t i = 0; i < types.size(); ++i) {
+      if (types[i])
+        call.inputs[i] = dense_view(nullptr, types[i]->dtype, resolve(types[i]->shape, one));
+    }
+    const auto inferred = infer(op, types, attrs);
+    if (!inferred.ok()) return false;
+    for (std::size_t o = 0; o < op.outputs.size(); ++o) {
+      if (!inferred->present[o]) continue;
+      call.outputs[o] =
+          dense_view(nullptr, inferred->types[o].dtype, resolve(inferred->types[o].shape, one));
+    }
+    return choose_kernel(call, *device).ok();
+  };
+}
+
+}  // namespace krait
