@@ -17,6 +17,7 @@ if [[ ${KRAIT_UNSHARED:-} != 1 ]]; then
 fi
 
 system=$(mktemp -d /var/tmp/krait-fresh.XXXXXX)
+chmod 755 "$system"  # as any root folder: apt works as a user of its own
 clean_up() {
   local point
   for point in proc sys dev; do
