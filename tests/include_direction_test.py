@@ -42,10 +42,12 @@ PUBLIC_HEADERS = {
     "graph.h": "graph",
     "device.h": "backends",
     "backend.h": "backends",
+    "conform.h": "backends",
     "model.h": "runtime/model",
     "plan.h": "runtime/plan",
     "session.h": "runtime/session",
     "state.h": "runtime/session",
+    "verify.h": "runtime/session",
     "krait.h": "runtime/c_api",
     "krait.hpp": "runtime/c_api",
 }

@@ -12,7 +12,8 @@ rm -rf "$prefix" "$work/user"
 if [[ $kind == static ]]; then
   library=$KRAIT_BINARY_DIR
 else
-  library=$work/library
+  # Beside the other build, where relative paths, and so the compiler cache's entries, are the same.
+  library=$KRAIT_BINARY_DIR-shared
   cmake --preset dev -S "$root" -B "$library" -DBUILD_SHARED_LIBS=ON \
     -DKRAIT_TESTS=OFF -DKRAIT_BENCH=OFF -DKRAIT_EXAMPLES=OFF
   cmake --build "$library"
