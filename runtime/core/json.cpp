@@ -202,6 +202,14 @@ std::optional<double> number(const Json& value) {
   return std::nullopt;
 }
 
+std::optional<std::int64_t> whole_number(const Json& value) {
+  if (!value.is_number_integer()) return std::nullopt;
+  if (value.is_number_unsigned() &&
+      value.get<std::uint64_t>() > std::uint64_t{std::numeric_limits<std::int64_t>::max()})
+    return std::nullopt;
+  return value.get<std::int64_t>();
+}
+
 std::string shown(std::string_view text) {
   constexpr std::size_t kLongest = 80;
   const bool whole = text.size() <= kLongest;

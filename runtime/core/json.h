@@ -2,6 +2,7 @@
 // json module writes.
 #pragma once
 
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -25,6 +26,10 @@ Result<Json> parse_json(std::string_view text, std::string_view what);
 /// The number `value` stands for: a JSON number, or {"__float__": "Infinity"} (also "-Infinity",
 /// "NaN") as transformers 5 writes it. Nothing if it is neither.
 std::optional<double> number(const Json& value);
+
+/// The number `value` is if it is written without fraction or exponent and fits std::int64_t.
+/// (Comparing a Json with an integer goes through casts, which hostile numbers survive.)
+std::optional<std::int64_t> whole_number(const Json& value);
 
 /// A name or word that came out of a file, for messages: in quotes, control characters and
 /// everything beyond ASCII escaped, cut after 80 bytes.

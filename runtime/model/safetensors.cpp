@@ -51,11 +51,9 @@ struct Extent {
 };
 
 std::optional<std::size_t> as_size(const Json& value) {
-  if (!value.is_number_unsigned()) return std::nullopt;
-  const auto number = value.get<std::uint64_t>();
-  if (number > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
-    return std::nullopt;
-  return static_cast<std::size_t>(number);
+  const std::optional<std::int64_t> number = whole_number(value);
+  if (!number || *number < 0) return std::nullopt;
+  return static_cast<std::size_t>(*number);
 }
 
 /// The bytes that extents `dims` of elements of `bits` bits take, or nothing if that overflows.
@@ -252,7 +250,6 @@ Status check_tensor(const NamedTensor& tensor) {
   if (!bytes || *bytes != tensor.bytes)
     return wrong(krait::name(tensor.dtype), " ", to_string(tensor.shape), " takes ",
                  bytes ? cat(*bytes) : "too many", " bytes, got ", tensor.bytes);
-  if (tensor.data == nullptr && tensor.bytes > 0) return wrong("no data");
   return {};
 }
 
@@ -262,6 +259,8 @@ Status write_safetensors(const std::filesystem::path& path, std::span<const Name
     std::vector<const NamedTensor*> order;
     for (const NamedTensor& tensor : tensors) {
       KRAIT_TRY(check_tensor(tensor));
+      if (tensor.data == nullptr && tensor.bytes > 0)
+        return invalid("tensor ", shown(tensor.name), ": no data");
       if (stored_name(tensor.dtype).empty())
         return unsupported("tensor ", shown(tensor.name), ": safetensors has no ",
                            name(tensor.dtype));

@@ -55,8 +55,8 @@ const NamedTensor* find_tensor(std::span<const NamedTensor> sorted, std::string_
 /// Whether the data may be read as elements of its type where it lies.
 bool is_aligned(const NamedTensor& tensor);
 
-/// Checks that a tensor made in memory says consistent things: numeric extents, bytes as type and
-/// shape ask for, data where there are bytes.
+/// Checks that a tensor made in memory says consistent things: numeric extents, and as many bytes
+/// as type and shape ask for.
 Status check_tensor(const NamedTensor& tensor);
 
 /// Writes a file that every safetensors reader takes: the widest elements first, then by name, so

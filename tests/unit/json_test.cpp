@@ -96,6 +96,18 @@ TEST(Json, RefusesDuplicateKeys) {
   expect_refused("{\"" + name + "\":1,\"" + name + "\":1}", "kkk\"... occurs twice");
 }
 
+TEST(Json, TellsWholeNumbers) {
+  EXPECT_EQ(whole_number(parsed("7")), 7);
+  EXPECT_EQ(whole_number(Json(7)), 7);
+  EXPECT_EQ(whole_number(parsed("-7")), -7);
+  EXPECT_EQ(whole_number(parsed("9223372036854775807")), 9223372036854775807);
+  EXPECT_EQ(whole_number(parsed("-9223372036854775808")), std::numeric_limits<std::int64_t>::min());
+  for (const char* text : {"9223372036854775808", "18446744073709551615", "18446744073709551616",
+                           "7.0", "7e0", "\"7\"", "true", "null", "[7]", "NaN"}) {
+    EXPECT_EQ(whole_number(parsed(text)), std::nullopt) << text;
+  }
+}
+
 TEST(Json, ShowsNamesForMessages) {
   EXPECT_EQ(shown("backbone.norm_f"), "\"backbone.norm_f\"");
   EXPECT_EQ(shown("a\"b\n\x1b\u00e9"), "\"a\\\"b\\n\\u001b\\u00e9\"");
