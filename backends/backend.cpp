@@ -75,6 +75,14 @@ const DeviceInfo& info(const Device& device) {
   return device.info();
 }
 
+int device_threads(const Device& device) {
+  return device.threads();
+}
+
+Result<double> read_bandwidth(Device& device, std::int64_t bytes) {
+  return guarded([&] { return device.read_bandwidth(bytes); });
+}
+
 Result<KernelChoice> choose_kernel(const Call& call, const Device& device) {
   KernelChoice choice;
   const std::optional<std::string> forced = forced_kernel(call.op->name);

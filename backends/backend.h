@@ -86,6 +86,12 @@ class Device {
   virtual bool uses_host_memory() const = 0;
   /// Waits until queued work is done; reports its errors.
   virtual Status synchronize() = 0;
+  /// CPU threads in use; 0 where that has no meaning.
+  virtual int threads() const { return 0; }
+  /// Bytes per second read from a buffer of this size; see krait::read_bandwidth.
+  virtual Result<double> read_bandwidth(std::int64_t) {
+    return Status(Code::unsupported, "this device's read bandwidth is not measured");
+  }
   /// Called around the kernels of one plan, from one thread at a time per device.
   virtual void begin_run() {}
   virtual void end_run() {}

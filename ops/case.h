@@ -34,7 +34,7 @@ enum class Layout {
 struct Case {
   std::string name;
   std::vector<std::pair<char, std::int64_t>> dims;  ///< of every letter but T, S and C
-  std::vector<std::int64_t> lengths = {};                ///< of the sequences; T is their sum
+  std::vector<std::int64_t> lengths = {};           ///< of the sequences; T is their sum
   std::vector<std::string_view> omit = {};          ///< optional inputs that are left out
   std::vector<std::pair<std::string_view, double>> attrs = {};
   Slots slots = Slots::in_place;

@@ -7,10 +7,6 @@
 
 namespace krait {
 
-#define KRAIT_OP(name) extern const Op name##_op;
-#include "ops/ops.inc"
-#undef KRAIT_OP
-
 namespace {
 
 constexpr const Op* kOps[] = {

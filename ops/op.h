@@ -190,6 +190,10 @@ struct Op {
   std::vector<Case> (*cases)() = nullptr;
 };
 
+#define KRAIT_OP(name) extern const Op name##_op;
+#include "ops/ops.inc"
+#undef KRAIT_OP
+
 /// Every op, in the order of ops.inc.
 std::span<const Op* const> all_ops();
 /// Null if there is no such op.

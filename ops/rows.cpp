@@ -71,7 +71,7 @@ const Op embedding_op{
     .inputs = {{.name = "ids", .dims = "T", .role = Role::index, .below = 'V'},
                {"table", "V D", Role::weight}},
     .outputs = {{"y", "T D"}},
-    .attrs = {{"dtype", static_cast<double>(DType::f32), kDTypes}},
+    .attrs = {{"dtype", -1, kDTypes}},  // float32 unless chosen
     .reference =
         [](const Call64& call) {
           const auto [ids, table] = call.in<2>();

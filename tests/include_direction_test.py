@@ -16,7 +16,7 @@ MAY_INCLUDE = {
     "ops": ["runtime/core"],
     "graph": ["runtime/core", "ops"],
     "backends": ["runtime/core", "ops"],
-    "runtime/model": ["runtime/core", "ops", "graph", "backends"],
+    "runtime/model": ["runtime/core", "runtime/text", "ops", "graph", "backends"],
     "runtime/plan": ["runtime/core", "ops", "graph", "backends"],
 }
 BELOW_SESSION = list(MAY_INCLUDE)

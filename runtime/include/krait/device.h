@@ -33,5 +33,10 @@ KRAIT_API std::vector<DeviceInfo> list_devices();
 KRAIT_API Result<std::shared_ptr<Device>> open_device(std::string_view name = {},
                                                       const DeviceOptions& options = {});
 KRAIT_API const DeviceInfo& info(const Device& device);
+/// CPU threads that a device uses; 0 where it is not a CPU.
+KRAIT_API int device_threads(const Device& device);
+/// Bytes per second that the device reads from a buffer of this size, the best of several passes:
+/// what a memory-bound kernel could reach. unsupported where it is not measured.
+KRAIT_API Result<double> read_bandwidth(Device& device, std::int64_t bytes);
 
 }  // namespace krait

@@ -1,0 +1,29 @@
+// What a State holds.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "backends/backend.h"
+#include <krait/session.h>
+
+namespace krait {
+
+struct State::Impl {
+  Program program;  ///< whose device holds the tensors and whose graph names them
+  std::vector<std::unique_ptr<Buffer>> tensors;  ///< in the order of the graph's states
+  std::int64_t position = 0;
+  std::vector<std::int32_t> tokens;
+
+  explicit Impl(Program p) : program(std::move(p)) {}
+};
+
+/// The states of a program's graph: names, shapes of one slot, bytes.
+struct StateTensor {
+  std::string name;
+  Shape shape;  ///< of one slot: without C
+  std::int64_t bytes = 0;
+};
+std::vector<StateTensor> state_tensors(const Program& program);
+
+}  // namespace krait
