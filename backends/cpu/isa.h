@@ -1,0 +1,117 @@
+// What the kernels of one instruction set offer to the code around them: plain functions on plain
+// structs. Files compiled for a wide instruction set see nothing else of Krait, so that no inline
+// function of theirs can be picked by the linker for everybody (tests/cpu_isa_symbols_test.py).
+//
+// Pointers need no alignment. `row` strides count elements; no function allocates or throws.
+#pragma once
+
+#include <cstdint>
+
+#include "ops/enums.h"
+#include <krait/dtype.h>
+
+namespace krait::cpu {
+
+enum class Unary : int { neg, exp, silu, softplus };
+enum class Binary : int { add, mul };
+
+/// A matrix as rows of float32.
+struct Rows {
+  const float* data = nullptr;  ///< null where an optional operand is absent
+  std::int64_t row = 0;
+  const float* at(std::int64_t t) const { return data + t * row; }
+};
+struct RowsOut {
+  float* data = nullptr;
+  std::int64_t row = 0;
+  float* at(std::int64_t t) const { return data + t * row; }
+};
+
+/// The sequences of a call: tokens starts[s] to starts[s+1] read slot_in[s], write slot_out[s].
+struct Sequences {
+  const std::int32_t* starts = nullptr;
+  const std::int32_t* slot_in = nullptr;
+  const std::int32_t* slot_out = nullptr;
+};
+
+/// Weights lie in panels of kPanel output rows: element (o, i) of w[O,I] stands at
+/// ((o / kPanel) · I + i) · kPanel + o % kPanel; rows beyond O are zero.
+inline constexpr std::int64_t kPanel = 16;
+
+struct LinearArgs {
+  Rows x;
+  const void* w = nullptr;  ///< panels
+  DType weight = DType::f32;
+  const float* bias = nullptr;
+  RowsOut y;
+  std::int64_t inputs = 0, outputs = 0;
+};
+
+struct RmsNormArgs {
+  Rows x, residual, gate;
+  const float* weight = nullptr;
+  RowsOut y, sum;
+  std::int64_t width = 0, groups = 1;  ///< D = width · groups
+  float eps = 0;
+  bool norm_before_gate = false;
+};
+
+struct ConvArgs {
+  Rows x;
+  const float* w = nullptr;  ///< [D, K] with rows w_row apart
+  std::int64_t w_row = 0;
+  const float* bias = nullptr;
+  RowsOut y;
+  float* state = nullptr;  ///< [C, D, K-1]
+  std::int64_t state_slot = 0, state_row = 0;
+  std::int64_t taps = 0;
+  Activation activation = Activation::none;
+  Sequences sequences;
+};
+
+struct ScanArgs {
+  Rows u, dt, z, A;
+  Rows B, C;
+  std::int64_t B_group = 0, C_group = 0;
+  const float* skip = nullptr;
+  const float* dt_bias = nullptr;
+  RowsOut y;
+  float* state = nullptr;  ///< [C, D, N]
+  std::int64_t state_slot = 0, state_row = 0;
+  std::int64_t states = 0, channels_per_group = 0;
+  bool dt_softplus = false;
+  Discretisation rule = Discretisation::mamba;
+  Sequences sequences;
+};
+
+/// The kernels of one instruction set.
+struct Isa {
+  const char* name;   ///< of its kernels: "avx512"
+  const char* needs;  ///< in words
+
+  void (*unary)(Unary op, const float* x, float* y, std::int64_t count);
+  void (*binary)(Binary op, const float* x, const float* y, float* z, std::int64_t count);
+  /// One of `from` and `to` is f32, the other f32, f16 or bf16.
+  void (*cast)(DType from, const void* x, DType to, void* y, std::int64_t count);
+  /// Row `o` of weights in panels, as float32.
+  void (*panel_row)(DType weight, const void* panels, std::int64_t inputs, std::int64_t o,
+                    float* y);
+  /// The first position from `from` on whose value is larger than `threshold`, else `count`.
+  std::int64_t (*next_above)(const float* x, std::int64_t from, std::int64_t count,
+                             float threshold);
+  /// y[t, o] for tokens [t0, t1) and the outputs of panels [p0, p1).
+  void (*linear)(const LinearArgs& args, std::int64_t t0, std::int64_t t1, std::int64_t p0,
+                 std::int64_t p1);
+  void (*rms_norm)(const RmsNormArgs& args, std::int64_t token);
+  /// All tokens of one sequence, channels [d0, d1).
+  void (*causal_conv1d)(const ConvArgs& args, std::int64_t sequence, std::int64_t d0,
+                        std::int64_t d1);
+  void (*selective_scan)(const ScanArgs& args, std::int64_t sequence, std::int64_t d0,
+                         std::int64_t d1);
+};
+
+#define KRAIT_CPU_ISA(name) extern const Isa name##_isa;
+#include "backends/cpu/isas.inc"
+#undef KRAIT_CPU_ISA
+
+}  // namespace krait::cpu

@@ -1,0 +1,61 @@
+// The half of a CPU kernel that knows calls: says whether it can run one, splits it into blocks for
+// the threads, and hands plain structs to the vector code of an instruction set (isa.h).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "backends/backend.h"
+#include "backends/cpu/isa.h"
+#include "backends/cpu/thread_pool.h"
+
+namespace krait::cpu {
+
+/// What a running kernel has at hand.
+struct Run {
+  const Isa& isa;
+  ThreadPool& pool;
+  TensorView workspace;
+};
+
+/// A kernel for every instruction set.
+struct CpuKernel {
+  std::string_view op;
+  /// Where an op has several kernels: "gemv" makes "gemv.avx512".
+  std::string_view variant = {};
+  /// Why not, beyond what all kernels demand (see `supports` in cpu.cpp); null for no demands.
+  std::string (*supports)(const Call& call) = nullptr;
+  void (*run)(const Call& call, const Run& run);
+  std::int64_t (*workspace)(const Call& call) = nullptr;
+  const WeightLayout* (*layout)(const Call& call, int i) = nullptr;
+};
+
+/// "x: f16 is not supported by the CPU kernels, which want f32", unless `view` is float32 or
+/// absent.
+std::string want_f32(std::string_view operand, const TensorView& view);
+
+/// Every weight of a matrix product lies in panels (isa.h), and so does a table that an embedding
+/// reads, since that is often the same tensor.
+const WeightLayout* panel_layout();
+
+/// Rows of a view, counted over all axes but the innermost; a dense view is one row.
+std::int64_t row_count(const TensorView& view);
+/// Elements from the first one to row `r`.
+std::int64_t row_offset(const TensorView& view, std::int64_t r);
+
+inline Rows rows_of(const TensorView& view) {
+  return view ? Rows{view.as<const float>(), view.stride[0]} : Rows{};
+}
+inline RowsOut rows_out(const TensorView& view) {
+  return view ? RowsOut{view.as<float>(), view.stride[0]} : RowsOut{};
+}
+inline const float* vector_of(const TensorView& view) {
+  return view ? view.as<const float>() : nullptr;
+}
+
+inline std::int64_t blocks_of(std::int64_t count, std::int64_t block) {
+  return (count + block - 1) / block;
+}
+
+}  // namespace krait::cpu
