@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "runtime/core/try.h"
+#include "runtime/text/regex.h"
 #include "runtime/text/unicode.h"
 
 namespace krait {
@@ -76,24 +77,34 @@ const AddedTokenSet::Entry* AddedTokenSet::longest_match(std::string_view text) 
 
 Status AddedTokenSet::cut(std::string_view text, bool parse_special, const Sink& sink) const {
   std::size_t done = 0;
+  Span space;  // the last stretch of white space that a token took on its right
   for (std::size_t at = 0; at < text.size() && !entries_.empty();) {
     const Entry* match = longest_match(text.substr(at));
     if (match == nullptr) {
       ++at;
       continue;
     }
-    // What fails a condition below is plain text, and so is what lies inside it.
     std::size_t begin = at;
     std::size_t end = at + match->text.size();
     at = end;
+    // What fails these conditions is plain text, and so is what lies inside it.
     const AddedToken& token = match->token;
     if (token.special && !parse_special) continue;
     if (token.single_word && touches_word(text.substr(0, begin), text.substr(end))) continue;
-    if (begin < done) continue;  // an earlier token has stripped it away
-    if (token.lstrip) begin = done + trailing_space(text.substr(done, begin - done));
-    if (token.rstrip) end += leading_space(text.substr(end));
+    if (token.lstrip) {
+      begin = begin > done ? done + trailing_space(text.substr(done, begin - done)) : done;
+    }
+    if (token.rstrip) {
+      if (end < space.begin || end >= space.end) {
+        space = {end, end + leading_space(text.substr(end))};
+      }
+      end = space.end;
+    }
+    if (begin >= end) continue;
     if (begin > done) KRAIT_TRY(sink(text.substr(done, begin - done), nullptr));
-    KRAIT_TRY(sink(text.substr(begin, end - begin), &token));
+    // A token of white space counts again where the one before it has taken that with it, unless it
+    // strips its left: so it is in Hugging Face's library, with which models were trained.
+    KRAIT_TRY(sink({}, &token));
     done = end;
   }
   return done < text.size() ? sink(text.substr(done), nullptr) : Status();

@@ -25,9 +25,9 @@ class AddedTokenSet {
   /// Of entries with one text, the first counts; those without text are never found.
   explicit AddedTokenSet(std::vector<Entry> entries);
 
-  /// Calls `sink` for every part of `text` in order: (part, token), or (part, null) for what lies
-  /// between tokens; parts are never empty. Special tokens count only if `parse_special`.
-  using Sink = std::function<Status(std::string_view part, const AddedToken* token)>;
+  /// Calls `sink` for every part of `text` in order: with a token, or else (null) with the text
+  /// between tokens, which is not empty. Special tokens count only if `parse_special`.
+  using Sink = std::function<Status(std::string_view between, const AddedToken* token)>;
   Status cut(std::string_view text, bool parse_special, const Sink& sink) const;
 
  private:

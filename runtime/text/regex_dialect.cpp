@@ -11,9 +11,38 @@
 namespace krait {
 namespace {
 
-// The members of \w and \h, as they stand inside a bracket.
-constexpr std::string_view kWord = "\\p{Alphabetic}\\p{M}\\p{N}\\p{Pc}";
+// The members of \w and \h, as they stand inside brackets. Outside of them Oniguruma's \w also
+// holds the superscripts and fractions of Latin-1.
+constexpr std::string_view kWord = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}";
+constexpr std::string_view kWordOutside =
+    "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}";
 constexpr std::string_view kHex = "0-9A-Fa-f";
+
+/// The members of [:name:]; PCRE2's own know fewer letters and signs.
+std::string_view posix_members(std::string_view name) {
+  if (name == "alpha") return "\\p{Alphabetic}";
+  if (name == "digit") return "\\p{Nd}";
+  if (name == "alnum") return "\\p{Alphabetic}\\p{Nd}";
+  if (name == "upper") return "\\p{Uppercase}";
+  if (name == "lower") return "\\p{Lowercase}";
+  if (name == "punct") return "\\p{P}\\p{S}";
+  if (name == "space") return "\\p{White_Space}";
+  if (name == "xdigit") return kHex;
+  if (name == "word") return kWord;
+  return {};
+}
+
+/// Whether `name` is a script. To PCRE2, \p{Han} holds what is used with Han, such as U+3002; only
+/// \p{sc:Han} is Han itself.
+bool is_script(std::string_view name) {
+  const std::string pattern = cat("\\p{sc:", name, "}");
+  int error = 0;
+  std::size_t offset = 0;
+  pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+                                   PCRE2_UTF, &error, &offset, nullptr);
+  pcre2_code_free(code);
+  return code != nullptr;
+}
 
 bool is_digit(char c) {
   return c >= '0' && c <= '9';
@@ -113,17 +142,18 @@ class Translator {
         return emit("\\P{White_Space}");
       case 'w':
       case 'W':
-        return emit_set(kWord, c == 'W');
+        return emit_set(in_bracket ? kWord : kWordOutside, c == 'W');
       case 'h':
       case 'H':
         return emit_set(kHex, c == 'H');
       case 'v':
         return emit("\\x0b");
-      case 'b':
+      case 'b': {
         if (in_bracket) return emit("\\b");
         atom_ = kNoAtom;
-        return emit(
-            cat("(?:(?<=[", kWord, "])(?![", kWord, "])|(?<![", kWord, "])(?=[", kWord, "]))"));
+        const std::string word = cat("[", kWordOutside, "]");
+        return emit(cat("(?:(?<=", word, ")(?!", word, ")|(?<!", word, ")(?=", word, "))"));
+      }
       case 'u': {
         const std::string_view digits = pattern_.substr(at_).substr(2, 4);
         if (digits.size() < 4) return refuse("\\u without four digits");
@@ -142,12 +172,7 @@ class Translator {
         return {};
       case 'p':
       case 'P':
-        if (peek(2) == '{') {
-          copy_through("}");
-        } else {
-          copy(3);
-        }
-        return {};
+        return property();
       default:
         break;
     }
@@ -155,6 +180,21 @@ class Translator {
     if ((is_letter(c) && kSame.find(c) == kSame.npos)) return refuse(cat("the escape \\", c));
     copy(1);
     copy(char_length(static_cast<unsigned char>(peek())));
+    return {};
+  }
+
+  /// At \p or \P.
+  Status property() {
+    const std::size_t end = pattern_.find('}', at_);
+    if (peek(2) != '{' || end == pattern_.npos) {  // \pL
+      copy(3);
+      return {};
+    }
+    std::string_view name = pattern_.substr(at_ + 3, end - at_ - 3);
+    const bool negated = name.starts_with('^');
+    if (negated) name.remove_prefix(1);
+    out_ += cat("\\", peek(1), "{", negated ? "^" : "", is_script(name) ? "sc:" : "", name, "}");
+    at_ = end + 1;
     return {};
   }
 
@@ -170,7 +210,12 @@ class Translator {
       if (peek() == '\\') {
         KRAIT_TRY(escape(true));
       } else if (starts("[:")) {
-        copy_through(":]");
+        const std::size_t end = pattern_.find(":]", at_);
+        const auto name = end == pattern_.npos ? "" : pattern_.substr(at_ + 2, end - at_ - 2);
+        const std::string_view members = posix_members(name);
+        if (members.empty()) return refuse("this class in brackets");
+        out_ += members;
+        at_ = end + 2;
       } else if (peek() == '[') {
         return refuse("a bracket inside brackets");
       } else if (starts("&&")) {

@@ -53,9 +53,6 @@ Result<Tokenizer> Tokenizer::Impl::create(TokenizerSpec spec) {
 
 Status Tokenizer::Impl::add_tokens() {
   std::vector<AddedTokenSet::Entry> plain, normal;
-  // Where two have one text, the special one counts.
-  std::stable_partition(spec.added.begin(), spec.added.end(),
-                        [](const AddedToken& token) { return token.special; });
   for (const AddedToken& token : spec.added) {
     const auto shown = excerpt(token.content);
     if (token.id < 0 || token.id >= Vocabulary::kMaxSize) {
