@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstddef>
+#include <utility>
 
 #include "runtime/core/try.h"
 #include "runtime/text/unicode.h"
@@ -23,11 +24,18 @@ Result<std::string> StopMatcher::push(std::string_view text) {
   return guarded([&]() -> Result<std::string> {
     if (stopped_) return std::string();
     held_ += text;
-    std::size_t found = held_.npos;
-    for (const std::string& stop : stops_) found = std::min(found, held_.find(stop));
-    if (found != held_.npos) {
+    // The first to be complete counts, as if the text had come one character at a time; of several
+    // that end together, the longest.
+    std::size_t begin = held_.npos, end = held_.npos;
+    for (const std::string& stop : stops_) {
+      const std::size_t at = held_.find(stop);
+      if (at == held_.npos || at + stop.size() > end) continue;
+      begin = at + stop.size() < end ? at : std::min(begin, at);
+      end = at + stop.size();
+    }
+    if (end != held_.npos) {
       stopped_ = true;
-      held_.resize(found);
+      held_.resize(begin);
       return std::exchange(held_, std::string());
     }
     // The longest end that some stop string begins with.

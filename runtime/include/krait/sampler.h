@@ -65,9 +65,9 @@ class KRAIT_API StopMatcher {
   /// invalid_argument: a stop string that is empty or not UTF-8. No stop strings: never stops.
   static Result<StopMatcher> create(std::vector<std::string> stops);
 
-  /// The text that is safe to print: all so far, less an end that a stop string may begin with, up
-  /// to the first stop string. Nothing after that. `text` must hold whole characters; so does what
-  /// comes back.
+  /// The text that is safe to print: all so far, less an end that a stop string may begin with; and
+  /// nothing from the first complete stop string on. How the text is cut into parts makes no
+  /// difference. `text` must hold whole characters; so does what comes back.
   Result<std::string> push(std::string_view text);
 
   /// What was held back, when no more text comes; nothing after a stop.

@@ -18,7 +18,7 @@ namespace krait {
 /// A token that is found in the text itself, before the text is cut into words.
 struct AddedToken {
   std::int32_t id = -1;
-  std::string content;
+  std::string content = {};
   bool special = false;      ///< a control token, such as the end of a text; decoding can skip it
   bool normalized = false;   ///< looked for in the normalised text, not in the text as given
   bool lstrip = false;       ///< takes the white space before it with it
@@ -33,16 +33,16 @@ struct TokenizerParts {
     sentencepiece,  ///< Llama: pieces are text with U+2581 for a blank; needs scores
   };
   Kind kind = Kind::byte_level;
-  std::vector<std::string> pieces;  ///< by id
-  std::vector<std::string> merges;  ///< byte_level: "left right", the first merge goes first
-  std::vector<float> scores;        ///< sentencepiece: one per piece, the highest merge goes first
-  std::vector<AddedToken> added;    ///< their ids may be among the pieces or behind them
+  std::vector<std::string> pieces = {};  ///< by id
+  std::vector<std::string> merges = {};  ///< byte_level: "left right", the first merge goes first
+  std::vector<float> scores = {};  ///< sentencepiece: one per piece, the highest merge goes first
+  std::vector<AddedToken> added = {};  ///< their ids may be among the pieces or behind them
   /// byte_level: regular expressions, applied in order, whose matches become words of their own.
   /// None: GPT-2's.
-  std::vector<std::string> splits;
+  std::vector<std::string> splits = {};
   bool ignore_merges = false;    ///< a word that is a piece is that piece
   bool add_space_prefix = true;  ///< sentencepiece: text begins with a blank that is not shown
-  std::optional<std::int32_t> unknown, bos, eos;
+  std::optional<std::int32_t> unknown = {}, bos = {}, eos = {};
   bool add_bos = false;  ///< whether EncodeOptions::add_special puts bos in front
   bool add_eos = false;  ///< whether EncodeOptions::add_special puts eos at the end
 };
