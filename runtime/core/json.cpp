@@ -1,5 +1,6 @@
 #include "runtime/core/json.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <iterator>
 #include <limits>
@@ -45,7 +46,9 @@ std::vector<PythonNumber> take_python_numbers(std::string& text) {
       if (text.compare(i, word.size(), word) != 0) continue;
       const std::size_t end = i + word.size();
       if (end < text.size() && continues_word(text[end])) continue;
-      text.replace(i, word.size(), std::string(word.size(), ' ').replace(0, 1, "0"));
+      std::fill(text.begin() + static_cast<std::ptrdiff_t>(i),
+                text.begin() + static_cast<std::ptrdiff_t>(end), ' ');
+      text[i] = '0';
       found.push_back({i, value});
     }
   }
