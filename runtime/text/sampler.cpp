@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <limits>
@@ -20,12 +21,21 @@ double exp_nonpositive(double x) {
   constexpr double kInverseLn2 = 1.4426950408889634;
   constexpr double kLn2High = 0.6931471803691238;  // n times this is exact
   constexpr double kLn2Low = 1.9082149292705877e-10;
+  constexpr std::array<double, 15> kInverseFactorials = [] {
+    std::array<double, 15> inverse{};
+    double factorial = 1;
+    for (int k = 0; k < 15; ++k) {
+      inverse[static_cast<std::size_t>(k)] = 1 / factorial;
+      factorial *= k + 1;
+    }
+    return inverse;
+  }();
   if (!(x > -700)) return 0;  // below 1e-304: never drawn
-  const double n = std::floor(x * kInverseLn2 + 0.5);
+  const int n = static_cast<int>(x * kInverseLn2 - 0.5);
   const double r = (x - n * kLn2High) - n * kLn2Low;
-  double sum = 1;  // Horner's scheme; r^14 / 14! is below 1e-17
-  for (int k = 14; k >= 1; --k) sum = 1 + sum * r / k;
-  return std::ldexp(sum, static_cast<int>(n));
+  double sum = 0;  // Horner's scheme; what follows r^14 / 14! is below 1e-19
+  for (std::size_t k = kInverseFactorials.size(); k-- > 0;) sum = kInverseFactorials[k] + sum * r;
+  return sum * std::bit_cast<double>(static_cast<std::uint64_t>(n + 1023) << 52);
 }
 
 float penalised(float logit, float penalty) {
@@ -89,12 +99,15 @@ void Sampler::collect(std::span<const float> logits, std::span<const std::int32_
 }
 
 std::int32_t Sampler::draw() {
+  Candidate best = candidates_.front();
+  for (const Candidate& candidate : candidates_) {
+    if (candidate.logit > best.logit) best = candidate;
+  }
+  if (options_.temperature == 0 || best.logit == kLowest) return best.id;
+
   const auto better = [](const Candidate& a, const Candidate& b) {
     return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
   };
-  const Candidate best = *std::min_element(candidates_.begin(), candidates_.end(), better);
-  if (options_.temperature == 0 || best.logit == kLowest) return best.id;
-
   // The weight is the probability over that of the best. Equal infinities are equal.
   const auto weight = [&](const Candidate& c) {
     if (c.logit == best.logit) return 1.0;
