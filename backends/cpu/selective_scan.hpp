@@ -14,7 +14,8 @@
 namespace krait::cpu::KRAIT_ISA {
 
 inline constexpr int kBlockTokens = 32;
-inline constexpr int kBlockStates = 64;  ///< more states take several passes, adding up in y
+inline constexpr int kBlockChannels = 64;  ///< of a lane per state
+inline constexpr int kBlockStates = 64;    ///< more states take several passes, adding up in y
 /// From this length on transposing the states pays.
 inline constexpr std::int64_t kLongSequence = 4;
 
@@ -22,7 +23,7 @@ inline constexpr std::int64_t kLongSequence = 4;
 #if defined(__AVX512F__) || defined(__aarch64__)
 inline constexpr int kRegisterStates = 16;
 #else
-inline constexpr int kRegisterStates = 4;
+inline constexpr int kRegisterStates = 8;
 #endif
 
 /// What the recurrence takes from a token: for the rule `mamba` dt·log2(e), for the others dt.
@@ -61,250 +62,318 @@ KRAIT_INLINE Batch advance(Batch h, Batch step, Batch A, Batch B, Batch input) {
   }
 }
 
-/// A vector of channels of one sequence, and up to kBlockStates of their states.
+/// Some channels of one sequence, all in one group where B and C are broadcast, and up to
+/// kBlockStates of their states.
 struct ScanBlock {
   const ScanArgs& args;
   std::int64_t d, count;       ///< channels
   std::int64_t n0, states;     ///< states
   std::int64_t begin, length;  ///< tokens
-  const float* from;           ///< state (d, n0), null: zeros
+  const float* from;           ///< state (d, n0), or zeros
+  std::int64_t from_row;       ///< from channel to channel
   float* to;                   ///< null: discarded
 
-  const float* A(std::int64_t lane) const { return args.A.at(d + lane) + n0; }
-  const float* B(std::int64_t t, std::int64_t lane) const {
-    return args.B.at(begin + t) + (d + lane) / args.channels_per_group * args.B_group + n0;
+  const float* A(std::int64_t channel) const { return args.A.at(d + channel) + n0; }
+  const float* B(std::int64_t t, std::int64_t group) const {
+    return args.B.at(begin + t) + group * args.B_group + n0;
   }
-  const float* C(std::int64_t t, std::int64_t lane) const {
-    return args.C.at(begin + t) + (d + lane) / args.channels_per_group * args.C_group + n0;
+  const float* C(std::int64_t t, std::int64_t group) const {
+    return args.C.at(begin + t) + group * args.C_group + n0;
   }
 };
 
-/// What a block of tokens passes between its three parts, a lane per channel.
+/// A vector of channels [c, c + left) of a block at token t: the step, and dt·u.
+template <Discretisation rule>
+KRAIT_INLINE void load_token(const ScanBlock& block, std::int64_t c, std::int64_t left, Batch bias,
+                             std::int64_t t, Batch& step, Batch& input) {
+  const ScanArgs& args = block.args;
+  const std::int64_t token = block.begin + t, d = block.d + c;
+  Batch dt = load_upto(args.dt.at(token) + d, left) + bias;
+  if (args.dt_softplus) dt = softplus(dt);
+  step = step_of<rule>(dt);
+  input = dt * load_upto(args.u.at(token) + d, left);
+}
+
+/// Completes y with what earlier passes over other states left there, skip and gate.
+KRAIT_INLINE void store_token(const ScanBlock& block, std::int64_t c, std::int64_t left, Batch skip,
+                              std::int64_t t, Batch y) {
+  const ScanArgs& args = block.args;
+  const std::int64_t token = block.begin + t, d = block.d + c;
+  float* target = args.y.at(token) + d;
+  if (block.n0 > 0) y = y + load_upto(target, left);
+  if (block.n0 + block.states == args.states) {
+    if (args.skip) y = fma(skip, load_upto(args.u.at(token) + d, left), y);
+    if (args.z.data) y = y * silu(load_upto(args.z.at(token) + d, left));
+  }
+  store_upto(target, y, left);
+}
+
+KRAIT_INLINE Batch channel_vector(const float* p, const ScanBlock& block, std::int64_t c,
+                                  std::int64_t left) {
+  return p ? load_upto(p + block.d + c, left) : Batch(0.0f);
+}
+
+// ---- a lane per channel ----
+
+/// matrix[n] = element n of the rows p + lane·row, with the last of `count` rows repeated.
+inline void transpose_in(const float* p, std::int64_t row, std::int64_t count, std::int64_t states,
+                         Batch* matrix) {
+  std::int64_t n = 0;
+  for (; n + kLanes <= states; n += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      matrix[n + lane] = load(p + min(lane, count - 1) * row + n);
+    }
+    transpose(matrix + n);
+  }
+  for (; n < states; ++n) matrix[n] = load_strided(p + n, row, count);
+}
+
+/// The reverse; destroys the matrix.
+inline void transpose_out(Batch* matrix, float* p, std::int64_t row, std::int64_t count,
+                          std::int64_t states) {
+  std::int64_t n = 0;
+  for (; n + kLanes <= states; n += kLanes) {
+    transpose(matrix + n);
+    for (std::int64_t lane = 0; lane < count; ++lane) store(p + lane * row + n, matrix[n + lane]);
+  }
+  for (; n < states; ++n) store_strided(p + n, row, matrix[n], count);
+}
+
+/// What the parts of a block of tokens pass on.
 struct ScanTokens {
   Batch step[kBlockTokens];
   Batch input[kBlockTokens];
   Batch y[kBlockTokens];
 };
 
-// ---- a lane per channel ----
-
-struct ChannelLanes {
-  Batch h[kBlockStates];
-  Batch A[kBlockStates];
-
-  /// matrix[n] = rows p + lane·row, element n, with the last of `count` rows repeated.
-  static inline void transpose(const float* p, std::int64_t row, std::int64_t count,
-                               std::int64_t states, Batch* matrix) {
-    std::int64_t n = 0;
-    for (; n + kLanes <= states; n += kLanes) {
-      Batch tile[kLanes];
-      for (int lane = 0; lane < kLanes; ++lane)
-        tile[lane] = load(p + min(lane, count - 1) * row + n);
-      xsimd::transpose(tile, tile + kLanes);
-      for (int lane = 0; lane < kLanes; ++lane) matrix[n + lane] = tile[lane];
-    }
-    for (; n < states; ++n) matrix[n] = load_strided(p + n, row, count);
-  }
-
-  explicit ChannelLanes(const ScanBlock& block) {
-    transpose(block.A(0), block.args.A.row, block.count, block.states, A);
-    if (block.from) {
-      transpose(block.from, block.args.state_row, block.count, block.states, h);
-    } else {
-      for (std::int64_t n = 0; n < block.states; ++n) h[n] = Batch(0.0f);
-    }
-  }
-
-  void finish(const ScanBlock& block) {
-    if (!block.to) return;
-    const std::int64_t row = block.args.state_row;
-    std::int64_t n = 0;
-    for (; n + kLanes <= block.states; n += kLanes) {
-      xsimd::transpose(h + n, h + n + kLanes);
-      for (std::int64_t lane = 0; lane < block.count; ++lane)
-        store(block.to + lane * row + n, h[n + lane]);
-    }
-    for (; n < block.states; ++n) store_strided(block.to + n, row, h[n], block.count);
-  }
-
-  /// States [n, n + chunk) over the tokens [t, t + tokens).
-  template <Discretisation rule, int chunk>
-  inline void run(const ScanBlock& block, ScanTokens& at, std::int64_t t, std::int64_t tokens,
-                  std::int64_t n) {
-    Batch state[chunk];
+/// The recurrence of `chunk` states, in registers, over the tokens [t, t + tokens).
+template <Discretisation rule, int chunk>
+inline void recur(Batch* h, const Batch* A, const float* B, std::int64_t B_row, const float* C,
+                  std::int64_t C_row, ScanTokens& at, std::int64_t tokens) {
+  Batch state[chunk];
+  KRAIT_UNROLL
+  for (int i = 0; i < chunk; ++i) state[i] = h[i];
+  for (std::int64_t j = 0; j < tokens; ++j) {
+    const Batch step = at.step[j];
+    const Batch input = at.input[j];
+    Batch y = at.y[j];
     KRAIT_UNROLL
-    for (int i = 0; i < chunk; ++i) state[i] = h[n + i];
-    const float* B = block.B(t, 0) + n;
-    const float* C = block.C(t, 0) + n;
+    for (int i = 0; i < chunk; ++i) {
+      state[i] = advance<rule>(state[i], step, A[i], Batch(B[i]), input);
+      y = fma(Batch(C[i]), state[i], y);
+    }
+    at.y[j] = y;
+    B += B_row;
+    C += C_row;
+  }
+  KRAIT_UNROLL
+  for (int i = 0; i < chunk; ++i) h[i] = state[i];
+}
+
+/// All states of a block over the tokens [t, t + tokens).
+template <Discretisation rule>
+inline void recur_all(const ScanBlock& block, Batch* h, const Batch* A, ScanTokens& at,
+                      std::int64_t t, std::int64_t tokens) {
+  constexpr int kChunk = rule == Discretisation::mamba ? kRegisterStates : 4;
+  const std::int64_t group = block.d / block.args.channels_per_group;
+  const std::int64_t B_row = block.args.B.row, C_row = block.args.C.row;
+  const float* B = block.B(t, group);
+  const float* C = block.C(t, group);
+  std::int64_t n = 0;
+  for (; n + kChunk <= block.states; n += kChunk) {
+    recur<rule, kChunk>(h + n, A + n, B + n, B_row, C + n, C_row, at, tokens);
+  }
+  if constexpr (kChunk > 8) {
+    if (n + 8 <= block.states) {
+      recur<rule, 8>(h + n, A + n, B + n, B_row, C + n, C_row, at, tokens);
+      n += 8;
+    }
+  }
+  for (; n < block.states; ++n) {
+    recur<rule, 1>(h + n, A + n, B + n, B_row, C + n, C_row, at, tokens);
+  }
+}
+
+template <Discretisation rule>
+inline void scan_channels(const ScanBlock& block) {
+  const ScanArgs& args = block.args;
+  const std::int64_t count = block.count;
+  Batch h[kBlockStates], A[kBlockStates];
+  transpose_in(block.A(0), args.A.row, count, block.states, A);
+  transpose_in(block.from, block.from_row, count, block.states, h);
+  const Batch bias = channel_vector(args.dt_bias, block, 0, count);
+  const Batch skip = channel_vector(args.skip, block, 0, count);
+  ScanTokens at;
+  for (std::int64_t t = 0; t < block.length; t += kBlockTokens) {
+    const std::int64_t tokens = min(kBlockTokens, block.length - t);
     for (std::int64_t j = 0; j < tokens; ++j) {
-      const Batch step = at.step[j];
-      const Batch input = at.input[j];
-      Batch y = at.y[j];
-      KRAIT_UNROLL
-      for (int i = 0; i < chunk; ++i) {
-        state[i] = advance<rule>(state[i], step, A[n + i], Batch(B[i]), input);
-        y = fma(Batch(C[i]), state[i], y);
-      }
-      at.y[j] = y;
-      B += block.args.B.row;
-      C += block.args.C.row;
+      load_token<rule>(block, 0, count, bias, t + j, at.step[j], at.input[j]);
+      at.y[j] = Batch(0.0f);
     }
-    KRAIT_UNROLL
-    for (int i = 0; i < chunk; ++i) h[n + i] = state[i];
-  }
-
-  template <Discretisation rule>
-  void block(const ScanBlock& block, ScanTokens& at, std::int64_t t, std::int64_t tokens) {
-    constexpr int kChunk = rule == Discretisation::mamba ? kRegisterStates : 4;
-    std::int64_t n = 0;
-    for (; n + kChunk <= block.states; n += kChunk) run<rule, kChunk>(block, at, t, tokens, n);
-    if constexpr (kChunk > 8) {
-      if (n + 8 <= block.states) {
-        run<rule, 8>(block, at, t, tokens, n);
-        n += 8;
-      }
+    recur_all<rule>(block, h, A, at, t, tokens);
+    for (std::int64_t j = 0; j < tokens; ++j) {
+      store_token(block, 0, count, skip, t + j, at.y[j]);
     }
-    for (; n < block.states; ++n) run<rule, 1>(block, at, t, tokens, n);
   }
-};
+  if (block.to) transpose_out(h, block.to, args.state_row, count, block.states);
+}
 
 // ---- a lane per state ----
 
-struct StateLanes {
-  alignas(64) float scratch[kLanes * kBlockStates];  ///< the states that no slot keeps
+/// Rows of states, of A, B and C from some state on, of one channel at one token.
+struct StateRows {
+  const float* from;
   float* to;
-  std::int64_t to_row;
-
-  explicit StateLanes(const ScanBlock& block)
-      : to(block.to ? block.to : scratch), to_row(block.to ? block.args.state_row : kBlockStates) {
-    if (block.length > 0) return;
-    for (std::int64_t lane = 0; lane < block.count; ++lane) {
-      for (std::int64_t n = 0; n < block.states; ++n) {
-        to[lane * to_row + n] = block.from ? block.from[lane * block.args.state_row + n] : 0.0f;
-      }
-    }
-  }
-
-  void finish(const ScanBlock&) {}
-
-  template <Discretisation rule>
-  void block(const ScanBlock& block, ScanTokens& at, std::int64_t t, std::int64_t tokens) {
-    const auto* steps = reinterpret_cast<const float*>(at.step);
-    const auto* inputs = reinterpret_cast<const float*>(at.input);
-    for (std::int64_t j = 0; j < tokens; ++j) {
-      const bool first = t + j == 0;
-      const float* from = first ? block.from : to;
-      const std::int64_t from_row = first ? block.args.state_row : to_row;
-      Batch sums[kLanes];
-      for (std::int64_t lane = 0; lane < kLanes; ++lane) {
-        sums[lane] = Batch(0.0f);
-        if (lane >= block.count) continue;
-        const Batch step(steps[j * kLanes + lane]);
-        const Batch input(inputs[j * kLanes + lane]);
-        const float* A = block.A(lane);
-        const float* B = block.B(t + j, lane);
-        const float* C = block.C(t + j, lane);
-        for (std::int64_t n = 0; n < block.states; n += kLanes) {
-          const std::int64_t left = block.states - n;
-          const Batch h = from ? load_upto(from + lane * from_row + n, left) : Batch(0.0f);
-          const Batch next =
-              advance<rule>(h, step, load_upto(A + n, left), load_upto(B + n, left), input);
-          store_upto(to + lane * to_row + n, next, left);
-          const Batch product = load_upto(C + n, left) * next;
-          sums[lane] = sums[lane] + (left < kLanes ? keep_first(product, left) : product);
-        }
-      }
-      at.y[j] = at.y[j] + sums_of(sums);
-    }
-  }
+  const float* A;
+  const float* B;
+  const float* C;
 };
+
+/// Stores the new states and returns the products C·h, to be summed.
+template <Discretisation rule>
+KRAIT_INLINE Batch advance_row(const StateRows& rows, std::int64_t states, Batch step,
+                               Batch input) {
+  Batch sum(0.0f);
+  for (std::int64_t n = 0; n < states; n += kLanes) {
+    const std::int64_t left = states - n;
+    const Batch next =
+        advance<rule>(load_upto(rows.from + n, left), step, load_upto(rows.A + n, left),
+                      load_upto(rows.B + n, left), input);
+    store_upto(rows.to + n, next, left);
+    const Batch product = load_upto(rows.C + n, left) * next;
+    sum = sum + (left < kLanes ? keep_first(product, left) : product);
+  }
+  return sum;
+}
+
+/// The same for a vector of channels of one group with vectors·kLanes states: B and C stay in
+/// registers. Returns the channels' y.
+template <Discretisation rule, int vectors>
+inline Batch advance_rows(StateRows rows, std::int64_t from_row, std::int64_t to_row,
+                          std::int64_t A_row, const float* step, const float* input) {
+  Batch B[vectors], C[vectors], sums[kLanes];
+  KRAIT_UNROLL
+  for (int v = 0; v < vectors; ++v) {
+    B[v] = load(rows.B + v * kLanes);
+    C[v] = load(rows.C + v * kLanes);
+  }
+  for (int lane = 0; lane < kLanes; ++lane) {
+    Batch sum(0.0f);
+    KRAIT_UNROLL
+    for (int v = 0; v < vectors; ++v) {
+      const Batch next = advance<rule>(load(rows.from + v * kLanes), Batch(step[lane]),
+                                       load(rows.A + v * kLanes), B[v], Batch(input[lane]));
+      store(rows.to + v * kLanes, next);
+      sum = fma(C[v], next, sum);
+    }
+    sums[lane] = sum;
+    rows.from += from_row;
+    rows.to += to_row;
+    rows.A += A_row;
+  }
+  return sums_of(sums);
+}
+
+template <Discretisation rule>
+inline void scan_states(const ScanBlock& block) {
+  const ScanArgs& args = block.args;
+  const std::int64_t count = block.count;
+  alignas(64) float scratch[kBlockChannels * kBlockStates];  // states that no slot keeps
+  alignas(64) float step[kBlockChannels], input[kBlockChannels];
+  float* to = block.to ? block.to : scratch;
+  const std::int64_t to_row = block.to ? args.state_row : kBlockStates;
+  const float* from = block.from;
+  std::int64_t from_row = block.from_row;
+  for (std::int64_t t = 0; t < block.length; ++t, from = to, from_row = to_row) {
+    for (std::int64_t c = 0; c < count; c += kLanes) {
+      Batch steps, inputs;
+      const Batch bias = channel_vector(args.dt_bias, block, c, count - c);
+      load_token<rule>(block, c, count - c, bias, t, steps, inputs);
+      steps.store_aligned(step + c);
+      inputs.store_aligned(input + c);
+    }
+    for (std::int64_t c0 = 0; c0 < count; c0 += kLanes) {
+      const std::int64_t lanes = min(kLanes, count - c0);
+      const std::int64_t group = (block.d + c0) / args.channels_per_group;
+      const bool one_group = (block.d + c0 + lanes - 1) / args.channels_per_group == group;
+      const StateRows rows{from + c0 * from_row, to + c0 * to_row, block.A(c0), block.B(t, group),
+                           block.C(t, group)};
+      Batch y;
+      if (lanes == kLanes && one_group && block.states == 16) {
+        y = advance_rows<rule, 16 / kLanes>(rows, from_row, to_row, args.A.row, step + c0,
+                                            input + c0);
+      } else {
+        Batch sums[kLanes];
+        for (std::int64_t lane = 0; lane < kLanes; ++lane) {
+          sums[lane] = Batch(0.0f);
+          if (lane >= lanes) continue;
+          const std::int64_t c = c0 + lane, g = (block.d + c) / args.channels_per_group;
+          sums[lane] = advance_row<rule>(
+              {from + c * from_row, to + c * to_row, block.A(c), block.B(t, g), block.C(t, g)},
+              block.states, Batch(step[c]), Batch(input[c]));
+        }
+        y = sums_of(sums);
+      }
+      const Batch skip = channel_vector(args.skip, block, c0, lanes);
+      store_token(block, c0, lanes, skip, t, y);
+    }
+  }
+  if (block.length > 0 || !block.to) return;
+  for (std::int64_t c = 0; c < count; ++c) {
+    for (std::int64_t n = 0; n < block.states; ++n) {
+      block.to[c * to_row + n] = from[c * from_row + n];
+    }
+  }
+}
 
 // ---- both ----
 
+/// Some channels in one of the two forms, for as many states as a pass takes.
+template <void (*form)(const ScanBlock&)>
+inline void scan_passes(const ScanArgs& args, std::int64_t sequence, std::int64_t d,
+                        std::int64_t count) {
+  alignas(64) static constexpr float zeros[kBlockStates] = {};
+  const std::int64_t begin = args.sequences.starts[sequence];
+  const std::int64_t from = args.sequences.slot_in[sequence];
+  const std::int64_t to = args.sequences.slot_out[sequence];
+  for (std::int64_t n = 0; n < args.states; n += kBlockStates) {
+    float* state = args.state + d * args.state_row + n;
+    form({args, d, count, n, min(kBlockStates, args.states - n), begin,
+          args.sequences.starts[sequence + 1] - begin,
+          from < 0 ? zeros : state + from * args.state_slot, from < 0 ? 0 : args.state_row,
+          to < 0 ? nullptr : state + to * args.state_slot});
+  }
+}
+
 template <Discretisation rule>
-inline void load_tokens(const ScanBlock& block, ScanTokens& at, std::int64_t t,
-                        std::int64_t tokens) {
-  const ScanArgs& args = block.args;
-  const Batch bias = args.dt_bias ? load_upto(args.dt_bias + block.d, block.count) : Batch(0.0f);
-  for (std::int64_t j = 0; j < tokens; ++j) {
-    const std::int64_t token = block.begin + t + j;
-    Batch dt = load_upto(args.dt.at(token) + block.d, block.count) + bias;
-    if (args.dt_softplus) dt = softplus(dt);
-    at.step[j] = step_of<rule>(dt);
-    at.input[j] = dt * load_upto(args.u.at(token) + block.d, block.count);
-    // What earlier states added up.
-    at.y[j] = block.n0 > 0 ? load_upto(args.y.at(token) + block.d, block.count) : Batch(0.0f);
-  }
-}
-
-inline void store_tokens(const ScanBlock& block, const ScanTokens& at, std::int64_t t,
-                         std::int64_t tokens) {
-  const ScanArgs& args = block.args;
-  const bool last = block.n0 + block.states == args.states;
-  const Batch skip = args.skip && last ? load_upto(args.skip + block.d, block.count) : Batch(0.0f);
-  for (std::int64_t j = 0; j < tokens; ++j) {
-    const std::int64_t token = block.begin + t + j;
-    Batch y = at.y[j];
-    if (args.skip && last) y = fma(skip, load_upto(args.u.at(token) + block.d, block.count), y);
-    if (args.z.data && last) y = y * silu(load_upto(args.z.at(token) + block.d, block.count));
-    store_upto(args.y.at(token) + block.d, y, block.count);
-  }
-}
-
-template <class Lanes, Discretisation rule>
-inline void scan(const ScanBlock& block) {
-  ScanTokens at;
-  Lanes lanes(block);
-  for (std::int64_t t = 0; t < block.length; t += kBlockTokens) {
-    const std::int64_t tokens = min(kBlockTokens, block.length - t);
-    load_tokens<rule>(block, at, t, tokens);
-    lanes.template block<rule>(block, at, t, tokens);
-    store_tokens(block, at, t, tokens);
-  }
-  lanes.finish(block);
-}
-
-template <class Lanes>
-inline void scan(const ScanBlock& block) {
-  switch (block.args.rule) {
-    case Discretisation::mamba:
-      return scan<Lanes, Discretisation::mamba>(block);
-    case Discretisation::zoh:
-      return scan<Lanes, Discretisation::zoh>(block);
-    case Discretisation::euler:
-      return scan<Lanes, Discretisation::euler>(block);
-    case Discretisation::bilinear:
-      return scan<Lanes, Discretisation::bilinear>(block);
+inline void scan(const ScanArgs& args, std::int64_t sequence, std::int64_t d0, std::int64_t d1) {
+  const std::int64_t length = args.sequences.starts[sequence + 1] - args.sequences.starts[sequence];
+  const bool wide_groups = args.channels_per_group >= kLanes;
+  const bool lane_per_channel = wide_groups && (length >= kLongSequence || args.states < kLanes);
+  for (std::int64_t d = d0; d < d1;) {
+    std::int64_t count = min(kBlockChannels, d1 - d);
+    if (lane_per_channel) {
+      const std::int64_t group_left = args.channels_per_group - d % args.channels_per_group;
+      count = min(min(kLanes, count), group_left);
+      scan_passes<scan_channels<rule>>(args, sequence, d, count);
+    } else {
+      scan_passes<scan_states<rule>>(args, sequence, d, count);
+    }
+    d += count;
   }
 }
 
 inline void selective_scan(const ScanArgs& args, std::int64_t sequence, std::int64_t d0,
                            std::int64_t d1) {
-  const std::int64_t begin = args.sequences.starts[sequence];
-  const std::int64_t length = args.sequences.starts[sequence + 1] - begin;
-  const std::int64_t from = args.sequences.slot_in[sequence];
-  const std::int64_t to = args.sequences.slot_out[sequence];
-  const bool wide_groups = args.channels_per_group >= kLanes;
-  const bool lane_per_channel = wide_groups && (length >= kLongSequence || args.states < kLanes);
-  for (std::int64_t d = d0; d < d1;) {
-    std::int64_t count = min(kLanes, d1 - d);
-    if (lane_per_channel) {
-      count = min(count, args.channels_per_group - d % args.channels_per_group);
-    }
-    for (std::int64_t n = 0; n < args.states; n += kBlockStates) {
-      float* state = args.state + d * args.state_row + n;
-      const ScanBlock block{args,
-                            d,
-                            count,
-                            n,
-                            min(kBlockStates, args.states - n),
-                            begin,
-                            length,
-                            from < 0 ? nullptr : state + from * args.state_slot,
-                            to < 0 ? nullptr : state + to * args.state_slot};
-      lane_per_channel ? scan<ChannelLanes>(block) : scan<StateLanes>(block);
-    }
-    d += count;
+  switch (args.rule) {
+    case Discretisation::mamba:
+      return scan<Discretisation::mamba>(args, sequence, d0, d1);
+    case Discretisation::zoh:
+      return scan<Discretisation::zoh>(args, sequence, d0, d1);
+    case Discretisation::euler:
+      return scan<Discretisation::euler>(args, sequence, d0, d1);
+    case Discretisation::bilinear:
+      return scan<Discretisation::bilinear>(args, sequence, d0, d1);
   }
 }
 

@@ -164,6 +164,39 @@ KRAIT_INLINE void store(bf16* p, Batch x) {
   for (int i = 0; i < kLanes; ++i) p[i].bits = static_cast<std::uint16_t>(words[i]);
 }
 
+/// Lane j of row i becomes lane i of row j.
+KRAIT_INLINE void transpose(Batch* rows) {
+#if defined(__AVX512F__)
+  __m512 pairs[16], quads[16];
+  KRAIT_UNROLL
+  for (int i = 0; i < 16; i += 2) {
+    pairs[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+    pairs[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+  }
+  KRAIT_UNROLL
+  for (int i = 0; i < 16; i += 4) {
+    quads[i] = _mm512_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
+    quads[i + 1] = _mm512_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
+    quads[i + 2] = _mm512_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
+    quads[i + 3] = _mm512_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
+  }
+  // quads[4i + k] holds column 4j + k of the rows 4i to 4i + 3 in its quarter j.
+  KRAIT_UNROLL
+  for (int k = 0; k < 4; ++k) {
+    const __m512 even_top = _mm512_shuffle_f32x4(quads[k], quads[4 + k], 0x88);
+    const __m512 odd_top = _mm512_shuffle_f32x4(quads[k], quads[4 + k], 0xdd);
+    const __m512 even_bottom = _mm512_shuffle_f32x4(quads[8 + k], quads[12 + k], 0x88);
+    const __m512 odd_bottom = _mm512_shuffle_f32x4(quads[8 + k], quads[12 + k], 0xdd);
+    rows[k] = _mm512_shuffle_f32x4(even_top, even_bottom, 0x88);
+    rows[4 + k] = _mm512_shuffle_f32x4(odd_top, odd_bottom, 0x88);
+    rows[8 + k] = _mm512_shuffle_f32x4(even_top, even_bottom, 0xdd);
+    rows[12 + k] = _mm512_shuffle_f32x4(odd_top, odd_bottom, 0xdd);
+  }
+#else
+  xsimd::transpose(rows, rows + kLanes);
+#endif
+}
+
 /// The sum of each of kLanes vectors, in its lane.
 KRAIT_INLINE Batch sums_of(const Batch* rows) {
 #if defined(__AVX512F__)
@@ -190,13 +223,12 @@ KRAIT_INLINE Batch sums_of(const Batch* rows) {
 KRAIT_INLINE Batch fma(Batch a, Batch b, Batch c) {
   return xsimd::fma(a, b, c);
 }
-/// The larger; x's NaN stays.
+/// The larger and the smaller; a NaN in x stays, which on x86 hangs on the order of the operands.
 KRAIT_INLINE Batch at_least(Batch x, float low) {
-  return xsimd::select(x < Batch(low), Batch(low), x);
+  return xsimd::max(Batch(low), x);
 }
-/// The smaller; x's NaN stays.
 KRAIT_INLINE Batch at_most(Batch x, float high) {
-  return xsimd::select(x > Batch(high), Batch(high), x);
+  return xsimd::min(Batch(high), x);
 }
 
 }  // namespace krait::cpu::KRAIT_ISA
