@@ -36,15 +36,14 @@ struct ConvBlock {
   }
 };
 
-/// K known: weights and the last inputs stay in registers.
+/// K known: all tokens, with weights and the last K−1 inputs in registers.
 template <int taps>
-inline void convolve(const ConvBlock& block) {
+inline void convolve_tokens(const ConvBlock& block, const Batch* weights, Batch* history) {
   Batch w[taps], last[taps];
   KRAIT_UNROLL
-  for (int k = 0; k < taps; ++k) {
-    w[k] = block.weight(k);
-    last[k] = k + 1 < taps ? block.input(k + 1 - taps) : Batch(0.0f);
-  }
+  for (int k = 0; k < taps; ++k) w[k] = weights[k];
+  KRAIT_UNROLL
+  for (int k = 0; k + 1 < taps; ++k) last[k] = history[k];
   const Batch bias = block.bias();
   for (std::int64_t t = 0; t < block.length; ++t) {
     last[taps - 1] = block.x(t);
@@ -56,7 +55,24 @@ inline void convolve(const ConvBlock& block) {
     for (int k = 0; k + 1 < taps; ++k) last[k] = last[k + 1];
   }
   KRAIT_UNROLL
-  for (int k = 0; k + 1 < taps; ++k) block.save(k, last[k]);
+  for (int k = 0; k + 1 < taps; ++k) history[k] = last[k];
+}
+
+template <int taps>
+inline void convolve(const ConvBlock& block) {
+  Batch w[taps], history[taps - 1];
+  const bool dense = block.count == kLanes && block.from && block.args.w_row == taps &&
+                     block.args.state_row == taps - 1;
+  if (dense) {
+    load_columns<taps>(block.args.w + block.d * taps, w);
+    load_columns<taps - 1>(block.from, history);
+  } else {
+    for (int k = 0; k < taps; ++k) w[k] = block.weight(k);
+    for (int k = 0; k + 1 < taps; ++k) history[k] = block.input(k + 1 - taps);
+  }
+  convolve_tokens<taps>(block, w, history);
+  if (dense && block.to) return store_columns<taps - 1>(block.to, history);
+  for (int k = 0; k + 1 < taps; ++k) block.save(k, history[k]);
 }
 
 /// Any K.

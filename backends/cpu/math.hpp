@@ -23,6 +23,13 @@ KRAIT_INLINE Batch scale(Batch p, Batch n) {
 #endif
 }
 
+/// Adding 1.5·2^23 rounds to an integer, which then stands in the low bits of the sum; here with
+/// the bias of the exponent, so that shifting those bits up makes the power of two.
+inline constexpr float kRoundingBias = 12582912.0f + 127.0f;
+KRAIT_INLINE Batch power_of_biased(Batch biased) {
+  return xsimd::bitwise_cast<float>(xsimd::bitwise_cast<std::int32_t>(biased) << 23);
+}
+
 /// 2^t for the transitions exp(dt·A) of the scans: the shortest way that keeps what matters there.
 /// t = n + f with |f| ≤ 1/2; 2^f ≈ 1 + f·q(f), degree 6, error 0.04 u. The constant 1 is pinned and
 /// the slope exact to 1e-7, because what a state forgets in a step is 1 − 2^t: an error that does
@@ -33,9 +40,7 @@ KRAIT_INLINE Batch exp2(Batch t) {
   const Batch f = _mm512_reduce_ps(t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);  // 0 for ±∞
   const Batch n = t - f;
 #else
-  // Adding 1.5·2^23 rounds to an integer in the low bits of the sum, here already with the bias of
-  // the exponent.
-  const Batch magic(12582912.0f + 127.0f);
+  const Batch magic(kRoundingBias);
   t = at_most(at_least(t, -127.0f), 128.0f);
   const Batch biased = t + magic;
   const Batch f = t - (biased - magic);
@@ -50,37 +55,56 @@ KRAIT_INLINE Batch exp2(Batch t) {
 #if defined(__AVX512F__)
   return _mm512_scalef_ps(p, n);
 #else
-  return p * xsimd::bitwise_cast<float>(xsimd::bitwise_cast<std::int32_t>(biased) << 23);
+  return p * power_of_biased(biased);
 #endif
 }
 
 inline constexpr float kLog2e = 1.44269504f;
 
-/// e^x over the whole range, to about 1 unit in the last place. x = n·ln 2 + r with ln 2 in two
-/// parts (the first of 15 bits: n times it is exact); e^r ≈ 1 + r + r²·q(r), degree 6, 0.42 u.
-KRAIT_INLINE Batch exp(Batch x) {
-  x = at_most(at_least(x, -104.0f), 89.0f);  // beyond: 0 and ∞
-  const Batch n = xsimd::nearbyint(x * Batch(kLog2e));
-  Batch r = fma(n, Batch(-0.693145752f), x);
-  r = fma(n, Batch(-1.42860677e-6f), r);
+/// e^r for |r| ≤ ln(2)/2: 1 + r + r²·q(r), degree 6, 0.42 u.
+KRAIT_INLINE Batch exp_near_zero(Batch r) {
   Batch q(0.00133440667f);
   q = fma(q, r, Batch(0.00835927855f));
   q = fma(q, r, Batch(0.0416737273f));
   q = fma(q, r, Batch(0.166666001f));
   q = fma(q, r, Batch(0.499999851f));
-  return scale(fma(q, r * r, r) + Batch(1.0f), n);
+  return fma(q, r * r, r) + Batch(1.0f);
+}
+
+/// x − n·ln 2 for integral n, with ln 2 in two parts; the first has 15 bits: n times it is exact.
+KRAIT_INLINE Batch reduce(Batch x, Batch n) {
+  return fma(n, Batch(-1.42860677e-6f), fma(n, Batch(-0.693145752f), x));
+}
+
+/// e^x over the whole range, to about 1 unit in the last place.
+KRAIT_INLINE Batch exp(Batch x) {
+  x = at_most(at_least(x, -104.0f), 89.0f);  // beyond: 0 and ∞
+  const Batch n = xsimd::nearbyint(x * Batch(kLog2e));
+  return scale(exp_near_zero(reduce(x, n)), n);
+}
+
+/// The same where results below 2^-126 may be 0 and those above 2^127.5 infinite, as in 1 + e^x.
+KRAIT_INLINE Batch exp_normal(Batch x) {
+#if defined(__AVX512F__)
+  return exp(x);
+#else
+  const Batch magic(kRoundingBias);
+  x = at_most(at_least(x, -88.0f), 89.0f);
+  const Batch biased = fma(x, Batch(kLog2e), magic);
+  return exp_near_zero(reduce(x, biased - magic)) * power_of_biased(biased);
+#endif
 }
 
 /// x / (1 + e⁻ˣ); the largest finite number in place of −∞ makes the limit 0 there.
 KRAIT_INLINE Batch silu(Batch x) {
-  return at_least(x, -3.402823466e38f) / (Batch(1.0f) + exp(-x));
+  return at_least(x, -3.402823466e38f) / (Batch(1.0f) + exp_normal(-x));
 }
 
 /// log(1 + eˣ) = max(x, 0) + log1p(w), w = e^−|x|; log1p(w) = 2·atanh(s), s = w/(2 + w) ≤ 1/3, as
 /// 2s + s³·q(s²), degree 3 in s², 0.25 u. Above 20 the second term is less than half a unit of the
 /// first, so that the result is x, as the op demands.
 KRAIT_INLINE Batch softplus(Batch x) {
-  const Batch w = exp(-xsimd::abs(x));
+  const Batch w = exp_normal(-xsimd::abs(x));
   const Batch s = w / (w + Batch(2.0f));
   const Batch v = s * s;
   Batch q(0.268710315f);

@@ -85,6 +85,24 @@ KRAIT_INLINE void store_strided(float* p, std::int64_t stride, Batch x, std::int
   for (std::int64_t i = 0; i < min(count, kLanes); ++i) p[i * stride] = lanes[i];
 }
 
+/// columns[k] = element k of each of kLanes dense rows of n; compilers make shuffles of it.
+template <int n>
+KRAIT_INLINE void load_columns(const float* p, Batch* columns) {
+  alignas(64) float lanes[n][kLanes];
+  for (int i = 0; i < kLanes; ++i) {
+    for (int k = 0; k < n; ++k) lanes[k][i] = p[i * n + k];
+  }
+  for (int k = 0; k < n; ++k) columns[k] = Batch::load_aligned(lanes[k]);
+}
+template <int n>
+KRAIT_INLINE void store_columns(float* p, const Batch* columns) {
+  alignas(64) float lanes[n][kLanes];
+  for (int k = 0; k < n; ++k) columns[k].store_aligned(lanes[k]);
+  for (int i = 0; i < kLanes; ++i) {
+    for (int k = 0; k < n; ++k) p[i * n + k] = lanes[k][i];
+  }
+}
+
 KRAIT_INLINE Batch load(const bf16* p) {
 #if defined(__AVX512F__)
   const __m512i wide =
