@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "runtime/core/try.h"
-#include "runtime/text/regex.h"
 #include "runtime/text/unicode.h"
 
 namespace krait {

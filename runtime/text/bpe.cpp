@@ -44,12 +44,13 @@ Result<Bpe> Bpe::create(const Vocabulary& vocabulary, const std::vector<Merge>& 
     bpe.merges_[key(*left, *right)] = {merge.rank, *result};
   }
 
-  bpe.short_chars_.resize(kShortChars);
-  std::string text;
-  for (char32_t c = 0; c < kShortChars; ++c) {
-    text.clear();
-    append_char(text, c);
-    bpe.short_chars_[c] = vocabulary.find(text).value_or(-1);
+  bpe.short_chars_.resize(kShortChars, -1);
+  for (std::int32_t id = 0; id < vocabulary.size(); ++id) {
+    const std::string* piece = vocabulary.piece(id);
+    if (piece == nullptr || piece->empty() || last_char(*piece) != 0) continue;
+    std::size_t at = 0;
+    const char32_t c = next_char(*piece, at);
+    if (c < kShortChars) bpe.short_chars_[c] = id;
   }
   if (options.byte_fallback) {
     for (int byte = 0; byte < 256; ++byte) {

@@ -13,8 +13,7 @@
 
 namespace krait {
 
-/// What a chain of stages hands on. Pieces go in; once something has fused them, one long text is
-/// handed on in parts.
+// The steps. Pieces go in; once a step has fused them, one long text is handed on in parts.
 struct DecodeBytes {};         ///< pieces in GPT-2's alphabet become the bytes they spell; fuses
 struct DecodeByteFallback {};  ///< <0x00> to <0xFF> become bytes
 struct DecodeFuse {};          ///< from here on the text is one

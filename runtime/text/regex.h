@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 
+#include "runtime/text/unicode.h"
 #include <krait/status.h>
 
 namespace krait {
@@ -27,12 +28,6 @@ class Regex {
   explicit Regex(std::shared_ptr<pcre2_code> code) : code_(std::move(code)) {}
 
   std::shared_ptr<pcre2_code> code_;
-};
-
-/// A range of bytes of a text.
-struct Span {
-  std::size_t begin = 0;
-  std::size_t end = 0;
 };
 
 /// Finds the matches of an expression from left to right; they do not overlap, and an empty one

@@ -85,7 +85,8 @@ std::int32_t Sampler::sample(std::span<const float> logits,
 void Sampler::collect(std::span<const float> logits, std::span<const std::int32_t> recent) {
   candidates_.resize(logits.size());
   for (std::size_t i = 0; i < logits.size(); ++i) {
-    candidates_[i] = {std::isnan(logits[i]) ? kLowest : logits[i], static_cast<std::int32_t>(i)};
+    candidates_[i] = {logits[i], static_cast<std::int32_t>(i)};
+    if (std::isnan(logits[i])) candidates_[i].logit = kLowest;
   }
   if (options_.repetition_penalty == 1) return;
   const auto window = static_cast<std::size_t>(options_.repetition_window);

@@ -1,4 +1,13 @@
 // Reads Hugging Face's tokenizer.json: a list of named steps for each stage of the work.
+//
+// Where the result differs from what Hugging Face's library makes of the same file:
+//  - ByteFallback keeps the good characters of a row of bytes that holds broken ones (decoder.cpp).
+//  - Unknown characters keep their place among those that byte_fallback spells; there, they come
+//    after them. It takes a vocabulary with some of <0x00> to <0xFF>, not all.
+//  - prepend_scheme "first" means the beginning of the text; there, all that comes from its first
+//    character, even in several pieces.
+//  - An added token whose normal form is empty is not found; there, it cuts the text everywhere.
+//  - Characters newer than the Unicode of the installed PCRE2 and utf8proc have no class.
 #include <algorithm>
 #include <array>
 #include <cstddef>

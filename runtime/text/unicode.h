@@ -8,6 +8,12 @@
 
 namespace krait {
 
+/// A range of bytes of a text.
+struct Span {
+  std::size_t begin = 0;
+  std::size_t end = 0;
+};
+
 /// The offset of the first byte that is not part of a UTF-8 character; text.size() if all are.
 std::size_t find_invalid_utf8(std::string_view text);
 

@@ -23,13 +23,14 @@ Result<Vocabulary> Vocabulary::create(std::vector<std::pair<std::string, std::in
   }
   vocabulary.pieces_.resize(static_cast<std::size_t>(size));
   vocabulary.ids_.reserve(entries.size());
-  for (auto& [piece, id] : entries) {
+  for (std::pair<std::string, std::int32_t>& entry : entries) {
+    const std::int32_t id = entry.second;
     auto& place = vocabulary.pieces_[static_cast<std::size_t>(id)];
     if (place) {
       return corrupt("[tokenizer] vocabulary: id ", id, " belongs to both ", excerpt(*place),
-                     " and ", excerpt(piece));
+                     " and ", excerpt(entry.first));
     }
-    place = std::move(piece);
+    place = std::move(entry.first);
     if (const auto [first, added] = vocabulary.ids_.emplace(*place, id); !added) {
       return corrupt("[tokenizer] vocabulary: ", excerpt(*place), " has two ids, ", first->second,
                      " and ", id);
