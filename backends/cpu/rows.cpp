@@ -19,7 +19,8 @@ void for_rows(ThreadPool& pool, std::int64_t rows, const Body& body) {
 }
 
 void embedding(const Call& call, const Run& run) {
-  const auto [ids, table] = call.in<2>();
+  const TensorView& ids = call.inputs[0];
+  const TensorView& table = call.inputs[1];
   const auto* id = ids.as<const std::int32_t>();
   const auto* panels = table.as<const std::byte>();
   const RowsOut y = rows_out(call.outputs[0]);
@@ -60,7 +61,8 @@ void argmax(const Call& call, const Run& run) {
 /// positions rising, with NaN as −∞.
 void top_k(const Call& call, const Run& run) {
   const TensorView& x = call.inputs[0];
-  const auto [values, ids] = std::tie(call.outputs[0], call.outputs[1]);
+  const TensorView& values = call.outputs[0];
+  const TensorView& ids = call.outputs[1];
   const std::int64_t width = x.dim[1], k = ids.dim[1];
   run.pool.parallel_for(x.dim[0], [&](std::int64_t m) {
     const float* row = rows_of(x).at(m);
