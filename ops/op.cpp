@@ -146,6 +146,10 @@ Status match_inputs(const Op& op, std::span<const Type* const> inputs, const Att
       return invalid("[", op.name, "] ", want.name, ": expected ", allowed_text(want.role),
                      ", got ", name(have->dtype));
     }
+    if (have->shape.rank() < 1) {
+      return invalid("[", op.name, "] ", want.name, ": expected 1 to ", kMaxRank,
+                     " dimensions, got ", krait::to_string(have->shape));
+    }
     std::string expected;
     bool matched = false;
     for (std::string_view rest = want.dims; !rest.empty() && !matched;) {
@@ -173,22 +177,25 @@ Status match_inputs(const Op& op, std::span<const Type* const> inputs, const Att
   return {};
 }
 
-/// The shape a view op yields: its view function is asked with the symbolic axes, which views leave
-/// alone, set to one.
+/// The shape a view op yields: its view function is asked with two values for the symbolic axes,
+/// which views leave alone.
 Result<Shape> view_shape(const Op& op, const Shape& shape, const Attrs& attrs) {
-  Shape concrete = shape;
-  for (int axis = 0; axis < shape.rank(); ++axis) {
-    if (shape[axis].symbolic()) concrete[axis] = Dim(1);
-  }
-  KRAIT_ASSIGN(const TensorView view, op.view(dense_view(nullptr, DType::f32, concrete), attrs));
-  Shape result = shape_of(view);
-  for (int axis = 0; axis < shape.rank(); ++axis) {
-    if (!shape[axis].symbolic()) continue;
-    if (axis >= result.rank() || result[axis] != Dim(1)) {
-      return invalid("[", op.name, "] x: axis ", axis, " of ", to_string(shape),
-                     " is symbolic; views change only axes of known extent");
+  Shape result;
+  for (const std::int64_t probe : {2, 3}) {
+    Shape concrete = shape;
+    for (int axis = 0; axis < shape.rank(); ++axis) {
+      if (shape[axis].symbolic()) concrete[axis] = Dim(probe);
     }
-    result[axis] = shape[axis];
+    KRAIT_ASSIGN(const TensorView view, op.view(dense_view(nullptr, DType::f32, concrete), attrs));
+    result = shape_of(view);
+    for (int axis = 0; axis < shape.rank(); ++axis) {
+      if (!shape[axis].symbolic()) continue;
+      if (axis >= result.rank() || result[axis] != Dim(probe)) {
+        return invalid("[", op.name, "] x: axis ", axis, " of ", to_string(shape),
+                       " is symbolic; views change only axes of known extent");
+      }
+      result[axis] = shape[axis];
+    }
   }
   return result;
 }
@@ -245,6 +252,10 @@ Status set_attr(const Op& op, Attrs& attrs, std::string_view name, double value)
   const int at = attr_index(op, name);
   if (at < 0) return invalid("[", op.name, "] has no attribute ", name);
   const AttrDef& def = op.attrs[static_cast<std::size_t>(at)];
+  // Beyond 2^53 a double is no exact integer any more, and casts to int64 would overflow.
+  if (!(std::fabs(value) <= 0x1p53)) {
+    return invalid("[", op.name, "] ", name, ": expected a number from -2^53 to 2^53, got ", value);
+  }
   if (!def.choices.empty() && value != def.value &&
       (!(value >= 0 && value < 64) || value != std::floor(value) ||
        !choice_name(def.choices, static_cast<int>(value)))) {
