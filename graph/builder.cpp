@@ -10,6 +10,9 @@ struct GraphBuilder::Impl {
   Status error;
 
   Value declare(ir::Kind kind, std::string_view name, DType dtype, const Shape& shape) {
+    if (const Status status = ir::check_shape(shape); !status.ok()) {
+      return fail(invalid(name, ": ", status.message()));
+    }
     graph.values.push_back({kind, {dtype, shape}, std::string(name)});
     return {static_cast<int>(graph.values.size()) - 1};
   }

@@ -16,11 +16,66 @@ std::array<const Type*, kMaxInputs> input_types(const Graph& graph, const std::v
   return types;
 }
 
+/// Elements that a value may have, T, S, M and C aside.
+constexpr std::int64_t kMaxElements = std::int64_t{1} << 46;
+/// What may be added to a symbol, as in S+1.
+constexpr std::int64_t kMaxOffset = 1 << 20;
+
+/// Whether a value is a state or a later version of one.
+std::vector<bool> state_versions(const Graph& graph) {
+  std::vector<bool> result(graph.values.size());
+  for (std::size_t id = 0; id < result.size(); ++id) {
+    result[id] = graph.values[id].kind == Kind::state;
+  }
+  for (const Node& node : graph.nodes) {
+    for (std::size_t o = 0; o < std::min(node.outputs.size(), node.op->outputs.size()); ++o) {
+      const Id id = node.outputs[o];
+      if (id < 0 || id >= static_cast<Id>(result.size())) continue;
+      if (node.op->outputs[o].role == Role::state) result[static_cast<std::size_t>(id)] = true;
+    }
+  }
+  return result;
+}
+
 }  // namespace
+
+Status check_shape(const Shape& shape) {
+  if (shape.invalid() || shape.rank() < 1) {
+    return invalid("expected 1 to ", kMaxRank, " dimensions, got ", to_string(shape));
+  }
+  std::int64_t elements = 1;
+  for (int axis = 0; axis < shape.rank(); ++axis) {
+    const Dim& dim = shape[axis];
+    if (dim.symbolic()) {
+      if (axis > 0 || std::string_view("TSMC").find(dim.symbol) == std::string_view::npos) {
+        return invalid(to_string(shape), ": expected T, S, M or C as the first extent only");
+      }
+      if (dim.value < 0 || dim.value > kMaxOffset) {
+        return invalid(to_string(shape), ": expected a symbol plus 0 to ", kMaxOffset);
+      }
+    } else if (dim.value < 0 || __builtin_mul_overflow(elements, dim.value, &elements) ||
+               elements > kMaxElements) {
+      return invalid(to_string(shape), ": expected extents of at least 0 and at most ",
+                     kMaxElements, " elements");
+    }
+  }
+  return {};
+}
 
 Result<const Node*> append(Graph& graph, const Op& op, std::vector<Id> inputs, const Attrs& attrs) {
   inputs.resize(op.inputs.size(), kNone);
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    if (inputs[i] < kNone || inputs[i] >= static_cast<Id>(graph.values.size())) {
+      return invalid("[", op.name, "] ", op.inputs[i].name, ": is no value of this graph");
+    }
+  }
   KRAIT_ASSIGN(const InferredTypes inferred, infer(op, input_types(graph, inputs), attrs));
+  for (std::size_t i = 0; i < op.outputs.size(); ++i) {
+    if (!inferred.present[i]) continue;
+    if (const Status status = check_shape(inferred.types[i].shape); !status.ok()) {
+      return invalid("[", op.name, "] ", op.outputs[i].name, ": ", status.message());
+    }
+  }
   Node node{&op, std::move(inputs), {}, attrs, false};
   for (std::size_t i = 0; i < op.outputs.size(); ++i) {
     node.outputs.push_back(kNone);
@@ -55,17 +110,22 @@ Status verify(const Graph& graph) {
       return wrong("expected a name that does not begin with %, got '", value.name, "'");
     }
     if (!names.insert(value.name).second) return wrong(value.name, " is declared twice");
-    if (value.kind == Kind::state &&
-        (value.type.shape.rank() < 2 || value.type.shape[0] != dims::C)) {
-      return wrong("state ", value.name, ": expected a shape [C, ...], got ",
-                   to_string(value.type.shape));
+    if (const Status status = check_shape(value.type.shape); !status.ok()) {
+      return wrong(value.name, ": ", status.message());
     }
-    if (value.type.shape.invalid() || value.type.shape.rank() < 1) {
-      return wrong(value.name, ": expected 1 to ", kMaxRank, " dimensions");
+    if (value.kind == Kind::state &&
+        (value.type.dtype != DType::f32 || value.type.shape.rank() < 2 ||
+         value.type.shape[0] != dims::C)) {
+      return wrong("state ", value.name, ": expected f32[C, ...], got ", to_string(value.type));
     }
     defined[static_cast<std::size_t>(id)] = true;
   }
+  const std::vector<bool> is_state = state_versions(graph);
   std::vector<bool> consumed(graph.values.size());
+  std::vector<bool> constant(graph.values.size());
+  for (Id id = 0; id < count; ++id) {
+    constant[static_cast<std::size_t>(id)] = graph[id].kind == Kind::weight;
+  }
   for (const Node& node : graph.nodes) {
     if (node.inputs.size() != node.op->inputs.size() ||
         node.outputs.size() != node.op->outputs.size()) {
@@ -78,6 +138,11 @@ Status verify(const Graph& graph) {
         return wrong("[", node.op->name, "] ", node.op->inputs[i].name,
                      " is used before it is defined");
       }
+      if ((node.op->inputs[i].role == Role::state) != is_state[static_cast<std::size_t>(id)]) {
+        return wrong("[", node.op->name, "] ", node.op->inputs[i].name, ": expected ",
+                     is_state[static_cast<std::size_t>(id)] ? "no state" : "a state",
+                     "; states go to the ops that update them, and nothing else does");
+      }
       if (node.op->inputs[i].role == Role::state) {
         if (consumed[static_cast<std::size_t>(id)]) {
           return wrong("[", node.op->name, "] ", node.op->inputs[i].name,
@@ -85,8 +150,9 @@ Status verify(const Graph& graph) {
         }
         consumed[static_cast<std::size_t>(id)] = true;
       }
-      if (node.constant && graph[id].kind != Kind::weight && graph[id].kind != Kind::result) {
-        return wrong("[", node.op->name, "] is constant but uses ", graph[id].name);
+      if (node.constant && !constant[static_cast<std::size_t>(id)]) {
+        return wrong("[", node.op->name, "] is constant but its operand ", node.op->inputs[i].name,
+                     " is not");
       }
     }
     KRAIT_ASSIGN(const InferredTypes inferred,
@@ -105,6 +171,10 @@ Status verify(const Graph& graph) {
         return wrong("[", node.op->name, "] ", node.op->outputs[i].name, ": expected ",
                      to_string(inferred.types[i]), ", got ", to_string(graph[id].type));
       }
+      if (const Status status = check_shape(graph[id].type.shape); !status.ok()) {
+        return wrong("[", node.op->name, "] ", node.op->outputs[i].name, ": ", status.message());
+      }
+      constant[static_cast<std::size_t>(id)] = node.constant;
       defined[static_cast<std::size_t>(id)] = true;
     }
   }

@@ -48,6 +48,10 @@ struct Graph {
   Value& operator[](Id id) { return values[static_cast<std::size_t>(id)]; }
 };
 
+/// Whether values may have this shape: 1 to kMaxRank extents of a size that leaves room for bytes
+/// and strides; T, S, M and C, which only a call knows, are the first extent or none.
+Status check_shape(const Shape& shape);
+
 /// Appends a node after inferring its outputs' types and creating their values. `outputs` of the
 /// returned node are the new values.
 Result<const Node*> append(Graph& graph, const Op& op, std::vector<Id> inputs, const Attrs& attrs);
@@ -56,7 +60,7 @@ Result<const Node*> append(Graph& graph, const Op& op, std::vector<Id> inputs, c
 Status retype(Graph& graph, Node& node);
 
 /// Checks everything a graph promises: order, arity, types as the ops infer them, unique names,
-/// state versions used once.
+/// states used by ops that update them and by nothing else, each version once.
 Status verify(const Graph& graph);
 
 std::string print(const Graph& graph);

@@ -13,6 +13,7 @@
 //
 // Names other than letters, digits, '_', '.' and '-' stand in double quotes.
 #include <cctype>
+#include <charconv>
 #include <cstdlib>
 #include <map>
 
@@ -175,14 +176,15 @@ Result<Dim> parse_dim(Lexer& in) {
   Dim dim;
   if (!word.empty() && word[0] >= 'A' && word[0] <= 'Z') dim.symbol = word[at++];
   if (at < word.size()) {
-    char* end = nullptr;
-    dim.value = std::strtoll(word.c_str() + at, &end, 10);
-    if (*end) return in.error("expected a dimension such as T, S+1 or 768, got " + word);
+    if (dim.symbol && word[at] == '+') ++at;
+    const char* const end = word.data() + word.size();
+    const auto [stop, error] = std::from_chars(word.data() + at, end, dim.value);
+    if (error != std::errc() || stop != end) {
+      return in.error("expected a dimension such as T, S+1 or 768, got " + word);
+    }
   } else if (!dim.symbol) {
     return in.error("expected a dimension");
   }
-  if (!dim.symbol && dim.value < 0)
-    return in.error("expected a dimension of at least 0, got " + word);
   return dim;
 }
 
@@ -193,12 +195,13 @@ Result<Type> parse_type(Lexer& in) {
   KRAIT_TRY(in.expect("["));
   std::vector<Dim> dims;
   do {
+    if (dims.size() == kMaxRank) return in.error(cat("expected at most ", kMaxRank, " dimensions"));
     KRAIT_ASSIGN(const Dim dim, parse_dim(in));
     dims.push_back(dim);
   } while (in.accept(","));
   KRAIT_TRY(in.expect("]"));
   const Shape shape{std::span<const Dim>(dims)};
-  if (shape.invalid()) return in.error(cat("expected at most ", kMaxRank, " dimensions"));
+  if (const Status status = check_shape(shape); !status.ok()) return in.error(status.message());
   return Type{*dtype, shape};
 }
 
@@ -299,6 +302,7 @@ Result<Graph> parse(std::string_view text) {
     const bool constant = in.accept("const");
     KRAIT_TRY(parse_node(in, graph, known, constant));
   }
+  if (!in.peek().empty()) return in.error(cat("expected the end, got '", in.peek(), "'"));
   KRAIT_TRY(verify(graph));
   return graph;
 }

@@ -131,6 +131,9 @@ const Op argmax_op{
     .summary = "position of the largest value of every row; the first of equals, NaN counts as −∞",
     .inputs = {{"x", "M V"}},
     .outputs = {{"ids", "M", Role::index}},
+    .check = [](const Bindings& dims, const Attrs&) -> Status {
+      return dims['V'] ? Status() : invalid("V: expected at least 1, got 0");
+    },
     .reference =
         [](const Call64& call) {
           const auto [x] = call.in<1>();
@@ -148,7 +151,7 @@ const Op top_k_op{
     .outputs = {{"values", "M @k", Role::activation, "x"}, {"ids", "M @k", Role::index}},
     .attrs = {{"k", 1}},
     .check = [](const Bindings& dims, const Attrs& attrs) -> Status {
-      if (dims['V'] && !(attrs[0] >= 1 && attrs[0] <= static_cast<double>(dims['V']))) {
+      if (!(attrs[0] >= 1 && attrs[0] <= static_cast<double>(dims['V']))) {
         return invalid("k: expected 1 to ", dims['V'], ", got ", attrs[0]);
       }
       return {};

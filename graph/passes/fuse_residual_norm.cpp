@@ -12,6 +12,9 @@ Status fuse_residual_norm(Graph& graph, const PassContext& context) {
     if (input(fused, "residual") != kNone || input(fused, "gate") != kNone) continue;
     const Id sum = fused.inputs[0];
     const Matcher match(graph);
+    // A weight computed from the sum would have to be there before the op that yields the sum.
+    const Id weight = input(fused, "weight");
+    if (weight != kNone && !match.constant(weight)) continue;
     const int add = match.producer(sum, "add", /*sole=*/false);
     if (add < 0) continue;
     const Id residual = graph.nodes[static_cast<std::size_t>(add)].inputs[0];

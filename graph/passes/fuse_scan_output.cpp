@@ -27,7 +27,7 @@ void fuse_skip(Graph& graph, Node& scan, const PassContext& context) {
   if (product.inputs[0] != scan.inputs[0] || !match.parameter(product.inputs[1])) return;
   Node fused = scan;
   input(fused, "skip") = product.inputs[1];
-  if (supported(graph, fused, context)) absorb(graph, scan, std::move(fused), add);
+  absorb(graph, scan, std::move(fused), add, context);
 }
 
 void fuse_gate(Graph& graph, Node& scan, const PassContext& context) {
@@ -39,7 +39,7 @@ void fuse_gate(Graph& graph, Node& scan, const PassContext& context) {
   if (silu < 0) return;
   Node fused = scan;
   input(fused, "z") = graph.nodes[static_cast<std::size_t>(silu)].inputs[0];
-  if (supported(graph, fused, context)) absorb(graph, scan, std::move(fused), mul);
+  absorb(graph, scan, std::move(fused), mul, context);
 }
 
 }  // namespace

@@ -51,19 +51,23 @@ class Matcher {
   std::vector<int> uses_;
 };
 
-/// Whether the device has a kernel for the node as it is.
+/// Whether the node as it is makes sense and the device has a kernel for it.
 inline bool supported(const Graph& graph, const Node& node, const PassContext& context) {
   std::array<const Type*, kMaxInputs> types{};
   for (std::size_t i = 0; i < node.inputs.size(); ++i) {
     if (node.inputs[i] != kNone) types[i] = &graph[node.inputs[i]].type;
   }
-  return !context.has_kernel || context.has_kernel(*node.op, types, node.attrs);
+  return infer(*node.op, types, node.attrs).ok() &&
+         (!context.has_kernel || context.has_kernel(*node.op, types, node.attrs));
 }
 
 /// `node` becomes `fused`, and its first output takes the place of the result of node `last`, which
-/// is left without operands for tidy() to drop.
-inline void absorb(Graph& graph, Node& node, Node fused, int last) {
+/// is left without operands for tidy() to drop. Nothing happens where the fused node is not
+/// supported or would yield another type.
+inline void absorb(Graph& graph, Node& node, Node fused, int last, const PassContext& context) {
   Node& dead = graph.nodes[static_cast<std::size_t>(last)];
+  if (graph[dead.outputs[0]].type != graph[node.outputs[0]].type) return;
+  if (!supported(graph, fused, context)) return;
   dead.inputs.assign(dead.inputs.size(), kNone);
   node = std::move(fused);
   replace_uses(graph, dead.outputs[0], node.outputs[0]);
