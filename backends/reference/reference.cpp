@@ -38,6 +38,7 @@ const WeightLayout kFloat64{
 };
 
 const WeightLayout* weights_as_f64(const Call& call, int i) {
+  if (call.op == &cast_op) return nullptr;  // its operand may be an activation
   return call.op->inputs[static_cast<std::size_t>(i)].role == Role::weight ? &kFloat64 : nullptr;
 }
 

@@ -9,7 +9,11 @@
 namespace krait {
 namespace {
 
+/// Tokens, sequences, rows and slots are counted by int32 indices.
+constexpr std::int64_t kMaxSize = std::int64_t{1} << 30;
+
 std::int64_t round_up(std::int64_t n) {
+  if (n < 0 || n > kMaxSize) return n;  // make_plan refuses it
   return static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(n)));
 }
 
@@ -112,20 +116,31 @@ Status assign_places(Plan& plan) {
   return {};
 }
 
-/// A view of the value for planning: extents and strides, no memory.
-Result<TensorView> shape_view(const Plan& plan, ir::Id id) {
-  const Home& home = plan.homes[static_cast<std::size_t>(id)];
+/// A view of every value for planning: extents and strides, no memory.
+Result<std::vector<TensorView>> shape_views(const Plan& plan) {
+  // Bytes of this many elements of any type, and sums of some thousands of them, fit 63 bits.
+  constexpr std::int64_t kMaxElements = std::int64_t{1} << 46;
   const ir::Graph& graph = *plan.graph;
-  if (home.place == Home::Place::view) {
-    KRAIT_ASSIGN(const TensorView base, shape_view(plan, home.view_of));
-    const ir::Node& node = graph.nodes[static_cast<std::size_t>(home.node)];
-    return node.op->view(base, node.attrs);
+  std::vector<TensorView> views;
+  for (const ir::Value& value : graph.values) {
+    const Shape shape = resolve(value.type.shape, plan.sizes);
+    if (const std::int64_t elements = shape.elements(); elements < 0 || elements > kMaxElements) {
+      return invalid("a value ", to_string(value.type), " of graph ", graph.name,
+                     " is too large in a call of ", plan.sizes.tokens, " tokens");
+    }
+    views.push_back(dense_view(nullptr, value.type.dtype, shape));
   }
-  return dense_view(nullptr, graph[id].type.dtype, resolve(graph[id].type.shape, plan.sizes));
+  for (const ir::Node& node : graph.nodes) {
+    if (!node.op->view) continue;
+    KRAIT_ASSIGN(views[static_cast<std::size_t>(node.outputs[0])],
+                 node.op->view(views[static_cast<std::size_t>(node.inputs[0])], node.attrs));
+  }
+  return views;
 }
 
 Status choose_kernels(Plan& plan, WeightStore& weights) {
   const ir::Graph& graph = *plan.graph;
+  KRAIT_ASSIGN(const std::vector<TensorView> views, shape_views(plan));
   for (std::size_t n = 0; n < graph.nodes.size(); ++n) {
     const ir::Node& node = graph.nodes[n];
     if (node.constant || node.op->view) continue;
@@ -134,12 +149,14 @@ Status choose_kernels(Plan& plan, WeightStore& weights) {
     call.attrs = node.attrs;
     call.steps = plan.sizes.steps;
     for (std::size_t i = 0; i < node.inputs.size(); ++i) {
-      if (node.inputs[i] == ir::kNone) continue;
-      KRAIT_ASSIGN(call.inputs[i], shape_view(plan, node.inputs[i]));
+      if (node.inputs[i] != ir::kNone) {
+        call.inputs[i] = views[static_cast<std::size_t>(node.inputs[i])];
+      }
     }
     for (std::size_t o = 0; o < node.outputs.size(); ++o) {
-      if (node.outputs[o] == ir::kNone) continue;
-      KRAIT_ASSIGN(call.outputs[o], shape_view(plan, node.outputs[o]));
+      if (node.outputs[o] != ir::kNone) {
+        call.outputs[o] = views[static_cast<std::size_t>(node.outputs[o])];
+      }
     }
     KRAIT_TRY(check(call));
     KRAIT_ASSIGN(KernelChoice choice, choose_kernel(call, *plan.device));
@@ -150,11 +167,16 @@ Status choose_kernels(Plan& plan, WeightStore& weights) {
     step.cost = cost(call);
     for (std::size_t i = 0; i < node.inputs.size(); ++i) {
       const ir::Id id = node.inputs[i];
-      if (id == ir::kNone || plan.homes[static_cast<std::size_t>(id)].place != Home::Place::weight)
-        continue;
+      if (id == ir::kNone) continue;
       const WeightLayout* layout =
           step.kernel->layout ? step.kernel->layout(call, static_cast<int>(i)) : nullptr;
-      KRAIT_ASSIGN(step.packed[i], weights.get(graph, id, layout));
+      if (plan.homes[static_cast<std::size_t>(id)].place == Home::Place::weight) {
+        KRAIT_ASSIGN(step.packed[i], weights.get(id, layout));
+      } else if (layout) {
+        return unsupported("[", node.op->name, "] ", node.op->inputs[i].name, ": kernel ",
+                           step.kernel->name, " of ", plan.device->info().name,
+                           " takes only weights here, not what a call computes");
+      }
     }
     if (step.kernel->workspace) step.workspace_bytes = step.kernel->workspace(call, *plan.device);
     plan.steps.push_back(std::move(step));
@@ -211,6 +233,11 @@ void lay_out(Plan& plan) {
 Result<std::shared_ptr<const Plan>> make_plan(std::shared_ptr<const ir::Graph> graph,
                                               std::shared_ptr<Device> device, WeightStore& weights,
                                               const Sizes& sizes) {
+  for (const std::int64_t size : {sizes.tokens, sizes.sequences, sizes.rows, sizes.slots}) {
+    if (size < 0 || size > kMaxSize) {
+      return invalid("plan: expected sizes from 0 to ", kMaxSize, ", got ", size);
+    }
+  }
   auto plan = std::make_shared<Plan>();
   plan->graph = std::move(graph);
   plan->device = std::move(device);

@@ -1,70 +1,84 @@
 #include "runtime/plan/weight_store.h"
 
+#include <algorithm>
+
 #include "backends/host_memory.h"
 #include "ops/case.h"
+#include "runtime/core/convert.h"
 #include "runtime/core/try.h"
 
 namespace krait {
 
-std::string recipe(const ir::Graph& graph, const std::vector<int>& producers, ir::Id value) {
-  const int at = producers[static_cast<std::size_t>(value)];
-  if (at < 0) return graph[value].name;
-  const ir::Node& node = graph.nodes[static_cast<std::size_t>(at)];
-  std::string text = std::string(node.op->name) + "(";
-  for (const ir::Id input : node.inputs) {
-    if (input != ir::kNone)
-      text += (text.back() == '(' ? "" : ", ") + recipe(graph, producers, input);
+Result<TensorView> WeightStore::stored(const ir::Value& weight) const {
+  KRAIT_ASSIGN(TensorView view, source_->find(weight.name));
+  const Type have{view.dtype, shape_of(view)};
+  if (have.dtype != weight.type.dtype || have.shape.elements() != weight.type.shape.elements()) {
+    return invalid("weight ", weight.name, ": expected ", to_string(weight.type), ", got ",
+                   to_string(have));
   }
-  if (const std::string attrs = to_string(*node.op, node.attrs); !attrs.empty())
-    text += "; " + attrs;
-  return text + ")";
+  // The file's shape may hold axes of one element, as conv1d.weight [D, 1, K] does.
+  return dense_view(view.memory, view.dtype, weight.type.shape, view.offset);
 }
 
-Result<WeightStore::Host> WeightStore::evaluate(const ir::Graph& graph,
-                                                const std::vector<int>& producers,
-                                                ir::Id value) const {
-  const int at = producers[static_cast<std::size_t>(value)];
-  const Type& type = graph[value].type;
-  if (at < 0) {
-    KRAIT_ASSIGN(const TensorView stored, source_->find(graph[value].name));
-    const Type have{stored.dtype, shape_of(stored)};
-    if (have.dtype != type.dtype || have.shape.elements() != type.shape.elements()) {
-      return invalid("weight ", graph[value].name, ": expected ", to_string(type), ", got ",
-                     to_string(have));
+/// Computes, in order, the constant nodes that `value` depends on.
+Result<WeightStore::Host> WeightStore::evaluate(ir::Id value) const {
+  const ir::Graph& graph = *graph_;
+  std::vector<char> needed(graph.values.size());
+  const auto need = [&](ir::Id id) -> char& { return needed[static_cast<std::size_t>(id)]; };
+  const auto any_needed = [&](const ir::Node& node) {
+    return std::any_of(node.outputs.begin(), node.outputs.end(),
+                       [&](ir::Id id) { return id != ir::kNone && need(id); });
+  };
+  need(value) = 1;
+  for (auto node = graph.nodes.rbegin(); node != graph.nodes.rend(); ++node) {
+    if (!any_needed(*node)) continue;
+    for (const ir::Id id : node->inputs) {
+      if (id != ir::kNone) need(id) = 1;
     }
-    // The file's shape may hold axes of one element, as conv1d.weight [D, 1, K] does.
-    return Host{dense_view(stored.memory, stored.dtype, type.shape, stored.offset), nullptr};
   }
-  const ir::Node& node = graph.nodes[static_cast<std::size_t>(at)];
-  Call call;
-  call.op = node.op;
-  call.attrs = node.attrs;
-  std::vector<Host> operands;
-  for (std::size_t i = 0; i < node.inputs.size(); ++i) {
-    if (node.inputs[i] == ir::kNone) continue;
-    KRAIT_ASSIGN(Host operand, evaluate(graph, producers, node.inputs[i]));
-    call.inputs[i] = operand.view;
-    operands.push_back(std::move(operand));
-  }
-  if (node.op->view) {
-    KRAIT_ASSIGN(TensorView view, node.op->view(call.inputs[0], node.attrs));
-    return Host{view, std::move(operands[0].owned)};
-  }
-  Host result;
-  for (std::size_t o = 0; o < node.outputs.size(); ++o) {
-    if (node.outputs[o] == ir::kNone) continue;
-    const Type& out = graph[node.outputs[o]].type;
+  std::vector<TensorView> views(graph.values.size());
+  std::vector<std::unique_ptr<Buffer>> owned;
+  const auto view = [&](ir::Id id) -> TensorView& { return views[static_cast<std::size_t>(id)]; };
+  const auto allocate = [&](ir::Id id) -> Status {
+    const Type& type = graph[id].type;
     KRAIT_ASSIGN(std::unique_ptr<Buffer> buffer,
-                 HostBuffer::allocate(bytes_of(out.dtype, out.shape.elements())));
-    call.outputs[o] = dense_view(buffer->memory(), out.dtype, out.shape);
-    if (node.outputs[o] == value)
-      result = {call.outputs[o], std::move(buffer)};
-    else
-      operands.push_back({call.outputs[o], std::move(buffer)});
+                 HostBuffer::allocate(bytes_of(type.dtype, type.shape.elements())));
+    view(id) = dense_view(buffer->memory(), type.dtype, type.shape);
+    owned.push_back(std::move(buffer));
+    return {};
+  };
+  for (std::size_t id = 0; id < views.size(); ++id) {
+    if (!needed[id] || graph.values[id].kind != ir::Kind::weight) continue;
+    KRAIT_ASSIGN(views[id], stored(graph.values[id]));
   }
-  KRAIT_TRY(check(call));
-  KRAIT_TRY(run_reference(call));
-  return result;
+  for (const ir::Node& node : graph.nodes) {
+    if (!any_needed(node)) continue;
+    Call call;
+    call.op = node.op;
+    call.attrs = node.attrs;
+    for (std::size_t i = 0; i < node.inputs.size(); ++i) {
+      if (node.inputs[i] != ir::kNone) call.inputs[i] = view(node.inputs[i]);
+    }
+    if (node.op->view) {
+      KRAIT_ASSIGN(const TensorView part, node.op->view(call.inputs[0], node.attrs));
+      // Copied, since layouts and uploads take dense tensors.
+      KRAIT_TRY(allocate(node.outputs[0]));
+      KRAIT_TRY(convert(part, view(node.outputs[0])));
+      continue;
+    }
+    for (std::size_t o = 0; o < node.outputs.size(); ++o) {
+      if (node.outputs[o] == ir::kNone) continue;
+      KRAIT_TRY(allocate(node.outputs[o]));
+      call.outputs[o] = view(node.outputs[o]);
+    }
+    KRAIT_TRY(check(call));
+    KRAIT_TRY(check_indices(call));
+    KRAIT_TRY(run_reference(call));
+  }
+  for (std::unique_ptr<Buffer>& buffer : owned) {
+    if (buffer->memory() == view(value).memory) return Host{view(value), std::move(buffer)};
+  }
+  return Host{view(value), nullptr};
 }
 
 Result<TensorView> WeightStore::place(Host host, const WeightLayout* layout) {
@@ -90,18 +104,15 @@ Result<TensorView> WeightStore::place(Host host, const WeightLayout* layout) {
   return host.view;
 }
 
-Result<TensorView> WeightStore::get(const ir::Graph& graph, ir::Id value,
-                                    const WeightLayout* layout) {
-  const std::vector<int> made_by = ir::producers(graph);
-  const std::string base = recipe(graph, made_by, value);
-  const std::string key = base + (layout ? " @ " + std::string(layout->name) : "");
+Result<TensorView> WeightStore::get(ir::Id value, const WeightLayout* layout) {
+  const auto key = std::pair(value, layout ? layout->name : std::string_view());
   const std::lock_guard lock(mutex_);
   if (const auto found = packed_.find(key); found != packed_.end()) return found->second;
-  KRAIT_ASSIGN(Host host, evaluate(graph, made_by, value));
-  const bool from_source = made_by[static_cast<std::size_t>(value)] < 0;
+  KRAIT_ASSIGN(Host host, evaluate(value));
   KRAIT_ASSIGN(const TensorView view, place(std::move(host), layout));
   const bool copied = layout || !device_->uses_host_memory();
-  if (from_source && copied) source_->release(base);
+  const ir::Value& declared = (*graph_)[value];
+  if (declared.kind == ir::Kind::weight && copied) source_->release(declared.name);
   packed_.emplace(key, view);
   return view;
 }

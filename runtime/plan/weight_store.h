@@ -4,7 +4,9 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "backends/backend.h"
 #include "graph/ir.h"
@@ -23,12 +25,13 @@ class WeightSource {
 
 class WeightStore {
  public:
-  WeightStore(std::shared_ptr<const WeightSource> source, std::shared_ptr<Device> device)
-      : source_(std::move(source)), device_(std::move(device)) {}
+  WeightStore(std::shared_ptr<const ir::Graph> graph, std::shared_ptr<const WeightSource> source,
+              std::shared_ptr<Device> device)
+      : graph_(std::move(graph)), source_(std::move(source)), device_(std::move(device)) {}
 
-  /// A weight, or the result of a constant node, as `layout` wants it (null: as stored). Packs or
-  /// computes it the first time. Safe from several threads.
-  Result<TensorView> get(const ir::Graph& graph, ir::Id value, const WeightLayout* layout);
+  /// A weight of the graph, or the result of a constant node, as `layout` wants it (null: as
+  /// stored). Packs or computes it the first time. Safe from several threads.
+  Result<TensorView> get(ir::Id value, const WeightLayout* layout);
   /// Bytes that this store allocated; mapped files do not count.
   std::int64_t allocated_bytes() const;
 
@@ -37,18 +40,16 @@ class WeightStore {
     TensorView view;
     std::unique_ptr<Buffer> owned;
   };
-  Result<Host> evaluate(const ir::Graph& graph, const std::vector<int>& producers,
-                        ir::Id value) const;
+  Result<TensorView> stored(const ir::Value& weight) const;
+  Result<Host> evaluate(ir::Id value) const;
   Result<TensorView> place(Host host, const WeightLayout* layout);
 
+  std::shared_ptr<const ir::Graph> graph_;
   std::shared_ptr<const WeightSource> source_;
   std::shared_ptr<Device> device_;
   mutable std::mutex mutex_;
-  std::map<std::string, TensorView> packed_;  ///< by recipe and layout
+  std::map<std::pair<ir::Id, std::string_view>, TensorView> packed_;  ///< by value and layout
   std::vector<std::unique_ptr<Buffer>> buffers_;
 };
-
-/// How a constant is computed: "backbone.norm_f.weight", "neg(exp(backbone.layers.0.mixer.A_log))".
-std::string recipe(const ir::Graph& graph, const std::vector<int>& producers, ir::Id value);
 
 }  // namespace krait
