@@ -28,13 +28,14 @@ class CheckpointWeights final : public WeightSource {
 
 }  // namespace
 
-Program::Impl::Impl(Model m, std::shared_ptr<Device> d, Graph g, std::shared_ptr<const ir::Graph> i,
-                    std::shared_ptr<const WeightSource> source)
+Program::Impl::Impl(Model m, std::shared_ptr<Device> d, std::shared_ptr<const ir::Graph> i,
+                    std::vector<IndexBound> b, std::shared_ptr<const WeightSource> source)
     : model(std::move(m)),
       device(std::move(d)),
-      graph(std::move(g)),
+      graph(i),
       ir(std::move(i)),
-      weights(std::move(source), device) {}
+      bounds(std::move(b)),
+      weights(ir, std::move(source), device) {}
 
 Result<std::shared_ptr<const Plan>> Program::Impl::plan(const Sizes& sizes) {
   const Sizes key = bucket(sizes);
@@ -53,9 +54,10 @@ Result<Program> Program::create(const Model& model, std::shared_ptr<Device> devi
         ir::Graph optimised,
         ir::optimise(model.graph().ir(), {kernel_predicate(device), types.activation, types.wide}));
     auto graph = std::make_shared<const ir::Graph>(std::move(optimised));
+    KRAIT_ASSIGN(std::vector<IndexBound> bounds, index_bounds(*graph));
     auto source = std::make_shared<CheckpointWeights>(model.impl().checkpoint);
-    return Program(
-        std::make_shared<Impl>(model, std::move(device), Graph(graph), graph, std::move(source)));
+    return Program(std::make_shared<Impl>(model, std::move(device), std::move(graph),
+                                          std::move(bounds), std::move(source)));
   });
 }
 

@@ -7,6 +7,7 @@
 
 #include "runtime/plan/plan.h"
 #include "runtime/plan/weight_store.h"
+#include "runtime/session/inputs.h"
 #include <krait/session.h>
 
 namespace krait {
@@ -16,10 +17,11 @@ struct Program::Impl {
   std::shared_ptr<Device> device;
   Graph graph;  ///< after the device's passes
   std::shared_ptr<const ir::Graph> ir;
+  std::vector<IndexBound> bounds;  ///< what calls must be checked for
   WeightStore weights;
 
-  Impl(Model m, std::shared_ptr<Device> d, Graph g, std::shared_ptr<const ir::Graph> i,
-       std::shared_ptr<const WeightSource> source);
+  Impl(Model m, std::shared_ptr<Device> d, std::shared_ptr<const ir::Graph> i,
+       std::vector<IndexBound> b, std::shared_ptr<const WeightSource> source);
 
   /// The plan for a call's bucket; made on first need, then shared.
   Result<std::shared_ptr<const Plan>> plan(const Sizes& sizes);

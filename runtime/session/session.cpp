@@ -34,6 +34,7 @@ struct Session::Impl {
   Execution* last = nullptr;
   std::vector<float> logits;
   std::vector<std::int32_t> tokens, starts, slot_in, slot_out, rows;  ///< of the call in flight
+  std::vector<const void*> sources;  ///< of its inputs: one host address per value of the graph
 
   Impl(Program p, const SessionOptions& o) : program(std::move(p)), options(o) {}
 
@@ -49,12 +50,10 @@ struct Session::Impl {
   }
 
   /// The execution for a call's sizes, its views ready.
-  Result<Execution*> execution(Sizes sizes) {
-    sizes.slots = options.slots + kScratchSlots;
+  Result<Execution*> execution(const Sizes& sizes) {
     KRAIT_ASSIGN(std::shared_ptr<const Plan> plan, program.impl().plan(sizes));
     if (!arena || arena->bytes() < plan->arena_bytes) {
       executions.clear();
-      last = nullptr;
       arena.reset();
       KRAIT_ASSIGN(arena, device().allocate(plan->arena_bytes));
     }
@@ -68,43 +67,54 @@ struct Session::Impl {
     return execution.get();
   }
 
-  Status write_input(const Execution& execution, ir::Id id, const void* data) {
-    const TensorView& view = execution.view(id);
-    return device().upload(data, *arena, view.offset, bytes_of(view.dtype, view.elements()));
-  }
-
-  /// Uploads starts, slots and rows, and runs.
-  Status launch(Execution& execution, std::span<const Feed> feeds) {
-    for (ir::Id id = 0; id < static_cast<ir::Id>(graph().values.size()); ++id) {
-      const ir::Value& value = graph()[id];
+  /// Finds and checks what the call provides for every input, before anything is changed.
+  Status find_inputs(const Sizes& sizes, std::span<const Feed> feeds) {
+    sources.assign(graph().values.size(), nullptr);
+    for (std::size_t id = 0; id < sources.size(); ++id) {
+      const ir::Value& value = graph().values[id];
       if (value.kind != ir::Kind::input) continue;
       if (value.name == "starts") {
-        KRAIT_TRY(write_input(execution, id, starts.data()));
+        sources[id] = starts.data();
       } else if (value.name == "slot_in") {
-        KRAIT_TRY(write_input(execution, id, slot_in.data()));
+        sources[id] = slot_in.data();
       } else if (value.name == "slot_out") {
-        KRAIT_TRY(write_input(execution, id, slot_out.data()));
+        sources[id] = slot_out.data();
       } else if (value.name == "rows") {
-        KRAIT_TRY(write_input(execution, id, rows.data()));
+        sources[id] = rows.data();
       } else {
         const Feed* feed = nullptr;
         for (const Feed& candidate : feeds) {
           if (candidate.name == value.name) feed = &candidate;
         }
-        const TensorView& want = execution.view(id);
+        const Type want{value.type.dtype, resolve(value.type.shape, sizes)};
         if (!feed || !feed->tensor || feed->tensor.dtype != want.dtype ||
-            shape_of(feed->tensor) != shape_of(want) || !is_dense(feed->tensor)) {
-          return invalid("input ", value.name, ": expected a dense ",
-                         to_string(Type{want.dtype, shape_of(want)}), ", got ",
+            shape_of(feed->tensor) != want.shape || !is_dense(feed->tensor)) {
+          return invalid("input ", value.name, ": expected a dense ", to_string(want), ", got ",
                          feed && feed->tensor
                              ? to_string(Type{feed->tensor.dtype, shape_of(feed->tensor)})
                              : "nothing");
         }
-        KRAIT_TRY(write_input(execution, id, feed->tensor.as<const std::byte>()));
+        sources[id] = feed->tensor.as<const std::byte>();
       }
     }
-    last = &execution;
-    return execution.run();
+    return check_bounds(graph(), program.impl().bounds, sizes, sources);
+  }
+
+  /// Uploads the inputs and runs a packed call of these sizes, slots aside; waits for its end.
+  Result<Execution*> launch(Sizes sizes, std::span<const Feed> feeds) {
+    sizes.slots = options.slots + kScratchSlots;
+    KRAIT_TRY(find_inputs(sizes, feeds));
+    last = nullptr;  // its memory is overwritten from here on
+    KRAIT_ASSIGN(Execution * execution, this->execution(sizes));
+    for (std::size_t id = 0; id < sources.size(); ++id) {
+      if (graph().values[id].kind != ir::Kind::input) continue;
+      const TensorView& view = execution->view(static_cast<ir::Id>(id));
+      KRAIT_TRY(
+          device().upload(sources[id], *arena, view.offset, bytes_of(view.dtype, view.elements())));
+    }
+    KRAIT_TRY(execution->run());
+    KRAIT_TRY(device().synchronize());
+    return last = execution;
   }
 
   Result<std::vector<float>> fetch(std::string_view name) {
@@ -139,6 +149,11 @@ struct Session::Impl {
   Status check_segments(std::span<const Segment> segments) const;
   Status run_pieces(std::span<const Piece> pieces, Rows which);
 };
+
+/// What every call on a session that was moved from returns.
+Status moved_from() {
+  return invalid("this session was moved from; use the one it was moved to");
+}
 
 /// What would go wrong, before anything is changed.
 Status Session::Impl::check_segments(std::span<const Segment> segments) const {
@@ -194,11 +209,9 @@ Status Session::Impl::run_pieces(std::span<const Piece> pieces, Rows which) {
     }
   }
   const auto count = [](const auto& list) { return static_cast<std::int64_t>(list.size()); };
-  KRAIT_ASSIGN(Execution * execution,
-               this->execution({count(tokens), count(slot_in), count(rows), 0, steps}));
   const Feed feed{"tokens", dense_view(tokens.data(), DType::i32, {count(tokens)})};
-  KRAIT_TRY(launch(*execution, {&feed, 1}));
-  KRAIT_TRY(device().synchronize());
+  KRAIT_ASSIGN(Execution * execution,
+               launch({count(tokens), count(slot_in), count(rows), 0, steps}, {&feed, 1}));
   for (const Piece& piece : pieces) {
     // What the slot's sequence has now consumed: what the one it continues had, and these.
     const bool fresh = piece.slot_in < 0;
@@ -253,6 +266,7 @@ Result<Session> Session::create(const Program& program, const SessionOptions& op
 
 Result<Logits> Session::forward(std::span<const Segment> segments, Rows rows,
                                 const std::function<void(std::int64_t)>& progress) {
+  if (!impl_) return moved_from();
   return guarded([&]() -> Result<Logits> {
     KRAIT_TRY(impl_->check_segments(segments));
     impl_->logits.clear();
@@ -274,18 +288,21 @@ Result<Logits> Session::forward(std::span<const Segment> segments, Rows rows,
     for (const Segment& segment : segments) {
       std::size_t at = 0;
       int slot_in = segment.slot_in;
-      scratch = scratch == impl_->options.slots ? scratch + 1 : impl_->options.slots;
+      bool used_scratch = false;
       do {
         const std::size_t take = std::min(segment.tokens.size() - at, chunk - packed);
         const bool ends = at + take == segment.tokens.size();
         // A segment whose state nobody keeps still needs one between its pieces.
         const int slot_out = !ends && segment.slot_out < 0 ? scratch : segment.slot_out;
         pieces.push_back({segment.tokens.subspan(at, take), slot_in, slot_out, ends});
+        used_scratch = used_scratch || slot_out == scratch;
         slot_in = slot_out;
         at += take;
         packed += take;
         if (packed == chunk) KRAIT_TRY(flush());
       } while (at < segment.tokens.size());
+      // The call that reads this segment's scratch slot may hold the next one's beginning.
+      if (used_scratch) scratch = 2 * impl_->options.slots + 1 - scratch;
     }
     KRAIT_TRY(flush());
     Logits result{impl_->logits, 0, vocab};
@@ -306,6 +323,7 @@ Result<Logits> Session::step(std::int32_t token, int slot) {
 Status Session::run(std::span<const std::int64_t> lengths, std::span<const int> slot_in,
                     std::span<const int> slot_out, std::span<const Feed> feeds,
                     std::span<const std::int32_t> rows) {
+  if (!impl_) return moved_from();
   return guarded([&]() -> Status {
     Impl& impl = *impl_;
     if (lengths.size() != slot_in.size() || lengths.size() != slot_out.size()) {
@@ -335,26 +353,27 @@ Status Session::run(std::span<const std::int64_t> lengths, std::span<const int> 
     for (const std::int32_t row : rows) {
       if (row < 0 || row >= total) return invalid("rows: expected 0 to ", total - 1, ", got ", row);
     }
-    KRAIT_ASSIGN(Execution * execution,
-                 impl.execution({total, static_cast<std::int64_t>(lengths.size()),
-                                 static_cast<std::int64_t>(rows.size()), 0, steps}));
-    KRAIT_TRY(impl.launch(*execution, feeds));
-    KRAIT_TRY(impl.device().synchronize());
+    const Sizes sizes{total, static_cast<std::int64_t>(lengths.size()),
+                      static_cast<std::int64_t>(rows.size()), 0, steps};
+    KRAIT_TRY(impl.launch(sizes, feeds).status());
     for (std::size_t s = 0; s < lengths.size(); ++s) {
       if (slot_out[s] < 0) continue;
       const std::int64_t before =
           slot_in[s] < 0 ? 0 : impl.positions[static_cast<std::size_t>(slot_in[s])];
       impl.positions[static_cast<std::size_t>(slot_out[s])] = before + lengths[s];
+      impl.recorded[static_cast<std::size_t>(slot_out[s])].clear();
     }
     return {};
   });
 }
 
 Result<std::vector<float>> Session::output(std::string_view name) {
+  if (!impl_) return moved_from();
   return guarded([&] { return impl_->fetch(name); });
 }
 
 Result<State> Session::snapshot(int slot) {
+  if (!impl_) return moved_from();
   return guarded([&]() -> Result<State> {
     KRAIT_TRY(impl_->check_slot(slot));
     auto state = std::make_shared<State::Impl>(impl_->program);
@@ -366,12 +385,17 @@ Result<State> Session::snapshot(int slot) {
     }
     KRAIT_TRY(impl_->device().synchronize());
     state->position = impl_->positions[static_cast<std::size_t>(slot)];
-    state->tokens = impl_->recorded[static_cast<std::size_t>(slot)];
+    // A record with gaps, from calls that did not keep it, is none.
+    if (const auto& tokens = impl_->recorded[static_cast<std::size_t>(slot)];
+        static_cast<std::int64_t>(tokens.size()) == state->position) {
+      state->tokens = tokens;
+    }
     return State(std::move(state));
   });
 }
 
 Status Session::restore(const State& state, int slot) {
+  if (!impl_) return moved_from();
   return guarded([&]() -> Status {
     KRAIT_TRY(impl_->check_slot(slot));
     const State::Impl& from = state.impl();
@@ -401,6 +425,7 @@ Status Session::restore(const State& state, int slot) {
 }
 
 Status Session::reset(int slot) {
+  if (!impl_) return moved_from();
   return guarded([&]() -> Status {
     KRAIT_TRY(impl_->check_slot(slot));
     for (std::size_t i = 0; i < impl_->layout.size(); ++i) {
@@ -414,10 +439,12 @@ Status Session::reset(int slot) {
 }
 
 std::int64_t Session::position(int slot) const {
-  return impl_->check_slot(slot).ok() ? impl_->positions[static_cast<std::size_t>(slot)] : -1;
+  return impl_ && impl_->check_slot(slot).ok() ? impl_->positions[static_cast<std::size_t>(slot)]
+                                               : -1;
 }
 
 std::int64_t Session::memory_bytes() const {
+  if (!impl_) return 0;
   std::int64_t bytes = impl_->arena ? impl_->arena->bytes() : 0;
   for (const auto& state : impl_->states) bytes += state->bytes();
   return bytes;

@@ -1,5 +1,8 @@
 #include "runtime/session/state.h"
 
+#include <charconv>
+#include <cstring>
+
 #include "runtime/core/json.h"
 #include "runtime/core/try.h"
 #include "runtime/model/mapped_file.h"
@@ -15,13 +18,15 @@ Result<std::int64_t> metadata_number(const Metadata& metadata, const std::string
                                      std::string_view file) {
   const auto found = metadata.find(key);
   if (found == metadata.end()) return corrupt(file, ": the state's metadata has no ", key);
-  char* end = nullptr;
-  errno = 0;
-  const long long value = std::strtoll(found->second.c_str(), &end, 10);
-  if (errno || end == found->second.c_str() || *end || value < 0) {
-    return corrupt(file, ": ", key, ": expected a number of at least 0, got ", found->second);
+  // Room to count on from there for ever.
+  constexpr std::int64_t kMost = std::int64_t{1} << 53;
+  std::int64_t value = 0;
+  const std::string& text = found->second;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < 0 || value > kMost) {
+    return corrupt(file, ": ", key, ": expected a number from 0 to ", kMost, ", got ", text);
   }
-  return static_cast<std::int64_t>(value);
+  return value;
 }
 
 }  // namespace
@@ -130,6 +135,10 @@ Result<State> State::load(const std::filesystem::path& path, const Program& prog
       impl->tokens.resize(static_cast<std::size_t>(tokens->shape[0].value));
       if (tokens->bytes)
         std::memcpy(impl->tokens.data(), tokens->data, static_cast<std::size_t>(tokens->bytes));
+      if (tokens->shape[0].value != impl->position) {
+        return corrupt(what, ": tokens: expected as many as the position, ", impl->position,
+                       ", got ", tokens->shape[0].value);
+      }
       ++expected;
     }
     if (file.tensors().size() != expected) {
