@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdio>
 #include <iostream>
@@ -167,8 +168,12 @@ int bench(const Options& options) {
   std::vector<std::string> devices = split_list(options.devices);
   if (devices.empty()) devices.emplace_back();
   std::vector<int> threads;
-  for (const std::string& text : split_list(options.threads))
-    threads.push_back(std::atoi(text.c_str()));
+  for (const std::string& text : split_list(options.threads)) {
+    int& count = threads.emplace_back();
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
+    if (error != std::errc() || end != text.data() + text.size() || count < 0)
+      return fail(Status(Code::invalid_argument, "--threads: expected numbers, got " + text));
+  }
   if (threads.empty()) threads.push_back(0);
   std::vector<Row> rows;
   {

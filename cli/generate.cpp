@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -145,7 +146,12 @@ int generate(Options options) {
     if (!text.ok()) return fail(text.status());
     options.prompt = std::move(*text);
   }
-  // Wrong sampling options are found before gigabytes are read.
+  // What cannot work is found before gigabytes are read and hours of text are written.
+  if (!options.state_out.empty()) {
+    const auto folder = std::filesystem::absolute(options.state_out).parent_path();
+    if (!std::filesystem::is_directory(folder))
+      return fail(Status(Code::not_found, "--state-out: there is no folder " + folder.string()));
+  }
   if (const auto sampler = Sampler::create(options.sampler); !sampler.ok())
     return fail(sampler.status());
   if (const auto stops = StopMatcher::create(options.stops); !stops.ok())

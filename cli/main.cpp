@@ -1,6 +1,8 @@
 // krait: run, check and measure Mamba models. Exit codes: 0 success, 1 a negative verdict (verify,
 // conform), 2 an error.
 #include <cstdio>
+#include <exception>
+#include <string>
 
 #include "cli/commands.h"
 #include <krait/version.h>
@@ -23,13 +25,22 @@ int main(int argc, char** argv) {
   add_conform(app, action);
   add_bench(app, action);
   add_perplexity(app, action);
+  add_ops(app, action);
+  app.failure_message([](const CLI::App*, const CLI::Error& error) {
+    return std::string("krait: ") + error.what() + "; see --help\n";
+  });
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
-  if (action) return action();
-  if (list_devices) return list_devices_table(false);
+  try {
+    if (action) return action();
+    if (list_devices) return list_devices_table(false);
+  } catch (const std::exception& error) {  // what the standard library throws, such as no memory
+    std::fprintf(stderr, "krait: %s\n", error.what());
+    return 2;
+  }
   std::fputs(app.help().c_str(), stderr);
   return 2;
 }

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
-#include <iostream>
-#include <iterator>
+#include <sstream>
 #include <unistd.h>
 
 namespace krait::cli {
@@ -84,11 +84,15 @@ Result<Opened> open(const ModelOptions& options) {
 }
 
 Result<std::string> read_file(const std::string& path) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored))
+    return Status(Code::io, path + ": expected a file, got a folder");
   std::ifstream file(path, std::ios::binary);
   if (!file) return Status(Code::not_found, path + ": cannot be read");
-  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  std::ostringstream text;
+  text << file.rdbuf();
   if (file.bad()) return Status(Code::io, path + ": reading failed");
-  return text;
+  return std::move(text).str();
 }
 
 }  // namespace krait::cli

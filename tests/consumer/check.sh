@@ -28,7 +28,7 @@ fi
 say "find_package(krait), $kind"
 cmake -G Ninja -S "$here" -B "$work/user" -DCMAKE_PREFIX_PATH="$prefix"
 cmake --build "$work/user"
-"$work/user/consumer"
+"$work/user/consumer" "$root/assets/classics-mamba"
 
 say "pkg-config, $kind"
 pc=$(find "$prefix" -name krait.pc)
@@ -37,7 +37,7 @@ libdir=$(pkg-config --variable=libdir krait)
 read -ra flags < <(pkg-config --cflags --libs krait)
 "${CXX:-c++}" -std=c++20 -Wall -Wextra -Wpedantic -Werror "$here/main.cpp" -o "$work/user/by_pkg_config" \
   "${flags[@]}" -Wl,-rpath,"$libdir"
-"$work/user/by_pkg_config"
+"$work/user/by_pkg_config" "$root/assets/classics-mamba"
 
 if [[ $kind == shared ]]; then
   ldd "$work/user/consumer" | grep -q 'libkrait\.so' || fail "the consumer is not linked to libkrait.so"
