@@ -105,8 +105,9 @@ bool match(const Pattern& pattern, const Shape& shape, Bindings& bindings) {
 bool allowed(Role role, DType type) {
   switch (role) {
     case Role::activation:
-    case Role::weight:
       return info(type).floating;
+    case Role::weight:
+      return info(type).floating || is_block(type);
     case Role::wide:
       return type == DType::f32 || type == DType::f64;
     case Role::state:
@@ -149,6 +150,12 @@ Status match_inputs(const Op& op, std::span<const Type* const> inputs, const Att
     if (have->shape.rank() < 1) {
       return invalid("[", op.name, "] ", want.name, ": expected 1 to ", kMaxRank,
                      " dimensions, got ", krait::to_string(have->shape));
+    }
+    if (const Dim row = have->shape[have->shape.rank() - 1];
+        is_block(have->dtype) && (row.symbolic() || row.value % info(have->dtype).block != 0)) {
+      return invalid("[", op.name, "] ", want.name, ": expected rows of whole ", name(have->dtype),
+                     " blocks, ", info(have->dtype).block, " elements each, got ",
+                     krait::to_string(have->shape));
     }
     std::string expected;
     bool matched = false;
@@ -356,6 +363,13 @@ Status check(const Call& call) {
     if (inner >= 0 && view.dim[inner] > 1 && view.stride[inner] != 1) {
       return invalid("[", op.name, "] ", name, ": expected innermost stride 1, got ",
                      view.stride[inner]);
+    }
+    for (int axis = 0; axis < inner; ++axis) {
+      if (const std::int64_t stride = view.stride[static_cast<std::size_t>(axis)];
+          stride % info(view.dtype).block != 0) {
+        return invalid("[", op.name, "] ", name, ": expected rows that begin with a ",
+                       krait::name(view.dtype), " block, got stride ", stride);
+      }
     }
     return {};
   };

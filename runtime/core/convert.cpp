@@ -3,7 +3,10 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
+#include <vector>
 
+#include "runtime/core/blocks.h"
 #include "runtime/core/half.h"
 #include "runtime/core/try.h"
 
@@ -53,8 +56,20 @@ Load loader(DType type) {
       return [](const std::byte* p) { return double(read<std::int32_t>(p)); };
     case DType::u8:
       return [](const std::byte* p) { return double(read<std::uint8_t>(p)); };
+    default:
+      return nullptr;  // blocks: see convert_row
   }
-  return nullptr;
+}
+
+/// The nearest integer that the type holds, of the value without its fraction; NaN becomes 0.
+template <class Integer>
+Integer to_integer(double value) {
+  using Limits = std::numeric_limits<Integer>;
+  if (std::isnan(value)) return 0;
+  if (value <= static_cast<double>(Limits::min())) return Limits::min();
+  // For int64 the largest value is not a double: the next one is 2^63.
+  if (value >= static_cast<double>(Limits::max())) return Limits::max();
+  return static_cast<Integer>(value);
 }
 
 Store storer(DType type) {
@@ -68,13 +83,50 @@ Store storer(DType type) {
     case DType::bf16:
       return [](std::byte* p, double v) { write(p, to_bf16(to_float_odd(v))); };
     case DType::i64:
-      return [](std::byte* p, double v) { write(p, static_cast<std::int64_t>(v)); };
+      return [](std::byte* p, double v) { write(p, to_integer<std::int64_t>(v)); };
     case DType::i32:
-      return [](std::byte* p, double v) { write(p, static_cast<std::int32_t>(v)); };
+      return [](std::byte* p, double v) { write(p, to_integer<std::int32_t>(v)); };
     case DType::u8:
-      return [](std::byte* p, double v) { write(p, static_cast<std::uint8_t>(v)); };
+      return [](std::byte* p, double v) { write(p, to_integer<std::uint8_t>(v)); };
+    default:
+      return nullptr;
   }
-  return nullptr;
+}
+
+/// `count` elements that follow each other, whole blocks of either type. `values` has room for as
+/// many if one of them is a block type.
+void convert_row(DType from_type, const std::byte* from, DType to_type, std::byte* to,
+                 std::int64_t count, std::vector<float>& values) {
+  if (from_type == to_type) {
+    std::memcpy(to, from, static_cast<std::size_t>(bytes_of(to_type, count)));
+    return;
+  }
+  auto* const floats = reinterpret_cast<std::byte*>(values.data());
+  if (is_block(from_type)) {
+    dequantize(from_type, from, values);
+    return convert_row(DType::f32, floats, to_type, to, count, values);
+  }
+  if (is_block(to_type)) {
+    if (from != floats) convert_row(from_type, from, DType::f32, floats, count, values);
+    return quantize(to_type, values, to);
+  }
+  const Load load = loader(from_type);
+  const Store store = storer(to_type);
+  const std::int64_t from_bytes = info(from_type).block_bytes;
+  const std::int64_t to_bytes = info(to_type).block_bytes;
+  for (std::int64_t i = 0; i < count; ++i) store(to + i * to_bytes, load(from + i * from_bytes));
+}
+
+/// Whether the rows of `view` are whole blocks, and begin at whole blocks.
+bool has_whole_blocks(const TensorView& view) {
+  const std::int64_t block = info(view.dtype).block;
+  if (block == 1) return true;
+  if (view.rank == 0 || view.dim[static_cast<std::size_t>(view.rank - 1)] % block != 0)
+    return false;
+  for (std::size_t axis = 0; axis + 1 < static_cast<std::size_t>(view.rank); ++axis) {
+    if (view.stride[axis] % block != 0) return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -84,12 +136,16 @@ Status convert(const TensorView& from, const TensorView& to) {
     return Status(Code::internal, cat("convert: ", to_string(shape_of(from)), " does not fit ",
                                       to_string(shape_of(to))));
   }
-  const Load load = loader(from.dtype);
-  const Store store = storer(to.dtype);
-  const std::int64_t from_bytes = info(from.dtype).block_bytes;
-  const std::int64_t to_bytes = info(to.dtype).block_bytes;
+  for (const TensorView* view : {&from, &to}) {
+    if (!has_whole_blocks(*view)) {
+      return invalid("convert: rows of ", name(view->dtype), " are whole blocks of ",
+                     info(view->dtype).block, " elements, got ", to_string(shape_of(*view)));
+    }
+  }
   const std::int64_t inner = from.rank ? from.dim[from.rank - 1] : 1;
   const std::int64_t rows = inner ? from.elements() / inner : 0;
+  std::vector<float> values;
+  if (is_block(from.dtype) || is_block(to.dtype)) values.resize(static_cast<std::size_t>(inner));
   for (std::int64_t row = 0; row < rows; ++row) {
     std::int64_t from_at = 0;
     std::int64_t to_at = 0;
@@ -98,14 +154,8 @@ Status convert(const TensorView& from, const TensorView& to) {
       to_at += rest % from.dim[axis] * to.stride[axis];
       rest /= from.dim[axis];
     }
-    const std::byte* source = from.as<std::byte>() + from_at * from_bytes;
-    std::byte* target = to.as<std::byte>() + to_at * to_bytes;
-    if (from.dtype == to.dtype) {
-      std::memcpy(target, source, static_cast<std::size_t>(inner * to_bytes));
-      continue;
-    }
-    for (std::int64_t i = 0; i < inner; ++i)
-      store(target + i * to_bytes, load(source + i * from_bytes));
+    convert_row(from.dtype, from.as<std::byte>() + bytes_of(from.dtype, from_at), to.dtype,
+                to.as<std::byte>() + bytes_of(to.dtype, to_at), inner, values);
   }
   return {};
 }

@@ -7,7 +7,8 @@
 namespace krait {
 
 /// Copies `from` to `to` (host memory, the same extents), rounding to nearest even. Going from
-/// double through float to a 16-bit type rounds once only: the float step keeps a sticky bit.
+/// double through float to a 16-bit type rounds once only: the float step keeps a sticky bit. Block
+/// types are dequantised exactly, and quantised by quantize() of blocks.h.
 Status convert(const TensorView& from, const TensorView& to);
 
 }  // namespace krait

@@ -14,6 +14,14 @@ constexpr std::array<DTypeInfo, kDTypeCount> kInfos{{
     {"i64", 1, 8, false},
     {"i32", 1, 4, false},
     {"u8", 1, 1, false},
+    {"q8_0", 32, 34, false},
+    {"q4_0", 32, 18, false},
+    {"q4_1", 32, 20, false},
+    {"q5_0", 32, 22, false},
+    {"q5_1", 32, 24, false},
+    {"q4_k", 256, 144, false},
+    {"q5_k", 256, 176, false},
+    {"q6_k", 256, 210, false},
 }};
 
 }  // namespace

@@ -246,6 +246,12 @@ Status check_tensor(const NamedTensor& tensor) {
     dims.push_back(dim.value);
   }
   if (tensor.shape.invalid()) return wrong("more than ", kMaxRank, " dimensions");
+  if (const std::int64_t block = info(tensor.dtype).block; block > 1) {
+    if (dims.empty() || dims.back() % block != 0)
+      return wrong("rows of ", krait::name(tensor.dtype), " are whole blocks of ", block,
+                   " elements, got ", to_string(tensor.shape));
+    dims.back() /= block;
+  }
   const auto bytes = bytes_of_shape(dims, element_bytes(tensor) * 8);
   if (!bytes || *bytes != tensor.bytes)
     return wrong(krait::name(tensor.dtype), " ", to_string(tensor.shape), " takes ",

@@ -67,6 +67,7 @@ KRAIT_API std::string to_string(const Shape& shape);
 
 /// A tensor somewhere in a device's memory: neither owned nor copied. Strides count elements; the
 /// innermost one is 1, any other may be larger than dense (a slice) or 0 (the same for every row).
+/// Of block types, extents and strides count elements, too, and rows are whole blocks.
 struct TensorView {
   void* memory = nullptr;   ///< host or device address, or the backend's handle of a buffer
   std::int64_t offset = 0;  ///< bytes from there to the first element
