@@ -15,13 +15,6 @@ constexpr const Op* kOps[] = {
 #undef KRAIT_OP
 };
 
-int attr_index(const Op& op, std::string_view name) {
-  for (std::size_t i = 0; i < op.attrs.size(); ++i) {
-    if (op.attrs[i].name == name) return static_cast<int>(i);
-  }
-  return -1;
-}
-
 /// Splits off the first word of `text`, at `separator`.
 std::string_view next_word(std::string_view& text, char separator) {
   while (!text.empty() && text.front() == separator) text.remove_prefix(1);
@@ -226,16 +219,6 @@ std::int64_t Bindings::operator[](char letter) const {
 
 std::string to_string(const Type& type) {
   return std::string(name(type.dtype)) + to_string(type.shape);
-}
-
-double Call::attr(std::string_view name) const {
-  const int at = attr_index(*op, name);
-  return at < 0 ? 0 : attrs[static_cast<std::size_t>(at)];
-}
-
-double Call64::attr(std::string_view name) const {
-  const int at = attr_index(*op, name);
-  return at < 0 ? 0 : attrs[static_cast<std::size_t>(at)];
 }
 
 std::span<const Op* const> all_ops() {

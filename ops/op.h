@@ -190,6 +190,24 @@ struct Op {
   std::vector<Case> (*cases)() = nullptr;
 };
 
+/// Position of an attribute by name; −1 if there is none.
+inline int attr_index(const Op& op, std::string_view name) {
+  for (std::size_t i = 0; i < op.attrs.size(); ++i) {
+    if (op.attrs[i].name == name) return static_cast<int>(i);
+  }
+  return -1;
+}
+
+inline double Call::attr(std::string_view name) const {
+  const int at = attr_index(*op, name);
+  return at < 0 ? 0 : attrs[static_cast<std::size_t>(at)];
+}
+
+inline double Call64::attr(std::string_view name) const {
+  const int at = attr_index(*op, name);
+  return at < 0 ? 0 : attrs[static_cast<std::size_t>(at)];
+}
+
 #define KRAIT_OP(name) extern const Op name##_op;
 #include "ops/ops.inc"
 #undef KRAIT_OP

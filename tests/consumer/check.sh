@@ -14,7 +14,7 @@ if [[ $kind == static ]]; then
 else
   # Beside the other build, where relative paths, and so the compiler cache's entries, are the same.
   library=$KRAIT_BINARY_DIR-shared
-  cmake --preset dev -S "$root" -B "$library" -DBUILD_SHARED_LIBS=ON \
+  cmake --preset dev -S "$root" -B "$library" -DBUILD_SHARED_LIBS=ON -DKRAIT_CUDA=OFF \
     -DKRAIT_TESTS=OFF -DKRAIT_BENCH=OFF -DKRAIT_EXAMPLES=OFF
   cmake --build "$library"
 fi

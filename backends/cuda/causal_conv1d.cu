@@ -1,0 +1,115 @@
+// causal_conv1d: a thread per token and channel; afterwards a thread per sequence and channel moves
+// the state on. Two launches, so that no token reads a state that is already the next one.
+#include "backends/cuda/cuda.h"
+#include "backends/cuda/numeric.cuh"
+#include "backends/cuda/sequences.cuh"
+#include "ops/enums.h"
+#include "runtime/core/try.h"
+
+namespace krait::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+
+template <class X>
+struct Args {
+  const X* x;
+  std::int64_t x_row;
+  const float* w;
+  std::int64_t w_row;
+  const float* bias;
+  X* y;
+  std::int64_t y_row;
+  float* state;  ///< [C, D, K-1]
+  std::int64_t channels;
+  int taps;
+  bool silu_after;
+  Sequences sequences;
+
+  __device__ float* state_of(int slot, std::int64_t d) const {
+    return state + (slot * channels + d) * (taps - 1);
+  }
+  /// Input `t` of a sequence that begins at `begin`: from x, from the state before it, or zero.
+  __device__ float input(std::int64_t t, std::int64_t begin, int slot, std::int64_t d) const {
+    if (t >= begin) return to_float(x[t * x_row + d]);
+    return slot < 0 ? 0.0f : state_of(slot, d)[t - begin + taps - 1];
+  }
+};
+
+template <class X>
+__global__ void convolve(Args<X> args) {
+  const std::int64_t d = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (d >= args.channels) return;
+  const std::int64_t t = blockIdx.y;
+  const int s = args.sequences.of_token(t);
+  const std::int64_t begin = args.sequences.starts[s];
+  const int slot = args.sequences.slot_in[s];
+  float sum = args.bias ? args.bias[d] : 0.0f;
+  for (int k = 0; k < args.taps; ++k) {
+    sum =
+        fmaf(args.w[d * args.w_row + k], args.input(t - (args.taps - 1) + k, begin, slot, d), sum);
+  }
+  args.y[t * args.y_row + d] = from_float<X>(args.silu_after ? silu(sum) : sum);
+}
+
+/// The last K−1 inputs of every sequence, oldest first. Rising k: in place, an old column is read
+/// before it is overwritten.
+template <class X>
+__global__ void move_state(Args<X> args) {
+  const std::int64_t d = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (d >= args.channels) return;
+  const int s = static_cast<int>(blockIdx.y);
+  const int to = args.sequences.slot_out[s];
+  if (to < 0) return;
+  const std::int64_t begin = args.sequences.starts[s], end = args.sequences.starts[s + 1];
+  for (int k = 0; k + 1 < args.taps; ++k) {
+    args.state_of(to, d)[k] =
+        args.input(end - (args.taps - 1) + k, begin, args.sequences.slot_in[s], d);
+  }
+}
+
+std::string supports(const Call& call, const Device&) {
+  std::string reason = want_float("x", call.inputs[0]);
+  if (reason.empty() && call.inputs[0].dim[0] > 65535)
+    reason = cat("at most 65535 tokens, got ", call.inputs[0].dim[0]);
+  if (reason.empty() && call.inputs[5].dim[0] > 65535)
+    reason = cat("at most 65535 sequences, got ", call.inputs[5].dim[0]);
+  return reason;
+}
+
+Status run(const Call& call, const Launch& launch) {
+  const auto [x, w, bias, state, starts, slot_in, slot_out] = call.in<7>();
+  const TensorView& y = call.outputs[0];
+  const std::int64_t tokens = x.dim[0], sequences = slot_in.dim[0];
+  with_float_type(x.dtype, [&](auto type) {
+    using X = decltype(type);
+    const Args<X> args{x.as<const X>(),
+                       x.stride[0],
+                       w.as<const float>(),
+                       w.stride[0],
+                       bias ? bias.as<const float>() : nullptr,
+                       y.as<X>(),
+                       y.stride[0],
+                       state.as<float>(),
+                       x.dim[1],
+                       static_cast<int>(w.dim[1]),
+                       call.choice<Activation>("activation") == Activation::silu,
+                       {starts.as<const std::int32_t>(), slot_in.as<const std::int32_t>(),
+                        slot_out.as<const std::int32_t>(), static_cast<int>(sequences)}};
+    const unsigned columns = blocks_of(x.dim[1], kThreads);
+    if (tokens > 0)
+      convolve<<<dim3(columns, static_cast<unsigned>(tokens)), kThreads, 0, stream_of(launch)>>>(
+          args);
+    if (sequences > 0) {
+      move_state<<<dim3(columns, static_cast<unsigned>(sequences)), kThreads, 0,
+                   stream_of(launch)>>>(args);
+    }
+  });
+  return launched(call);
+}
+
+}  // namespace
+
+extern const Kernel causal_conv1d_kernel{"causal_conv1d", "token_per_thread", supports, run};
+
+}  // namespace krait::cuda

@@ -1,0 +1,62 @@
+// What the files of the CUDA backend share on the host side.
+#pragma once
+
+#include <cuda_runtime.h>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "backends/backend.h"
+
+namespace krait::cuda {
+
+/// ok, or what failed with the runtime's words. Out of memory and lost devices have their own
+/// codes.
+Status check(cudaError_t error, std::string_view what);
+
+/// What a kernel may know of the device it runs on.
+class CudaDevice final : public Device {
+ public:
+  static Result<std::shared_ptr<Device>> open(int index);
+  ~CudaDevice() override;
+
+  const DeviceInfo& info() const override { return info_; }
+  std::span<const Kernel> kernels() const override;
+  PlanTypes plan_types() const override { return {DType::f32, DType::f32}; }
+  Result<std::unique_ptr<Buffer>> allocate(std::int64_t bytes) override;
+  Status upload(const void* from, Buffer& to, std::int64_t offset, std::int64_t bytes) override;
+  Status download(const Buffer& from, std::int64_t offset, void* to, std::int64_t bytes) override;
+  Status copy(const Buffer& from, std::int64_t from_offset, Buffer& to, std::int64_t to_offset,
+              std::int64_t bytes) override;
+  Status fill_zero(Buffer& buffer, std::int64_t offset, std::int64_t bytes) override;
+  bool uses_host_memory() const override { return false; }
+  Status synchronize() override;
+
+  cudaStream_t stream() const { return stream_; }
+  int multiprocessors() const { return multiprocessors_; }
+
+ private:
+  CudaDevice(int index, cudaStream_t stream, const cudaDeviceProp& properties);
+
+  int index_;
+  cudaStream_t stream_;
+  int multiprocessors_;
+  DeviceInfo info_;
+  std::mutex staging_mutex_;
+  void* staging_ = nullptr;  ///< pinned, for uploads; one at a time
+};
+
+inline cudaStream_t stream_of(const Launch& launch) {
+  return static_cast<CudaDevice&>(launch.device).stream();
+}
+
+/// After a kernel was queued: did the launch itself fail?
+Status launched(const Call& call);
+
+/// Every device this machine has.
+std::vector<DeviceInfo> list_cuda_devices();
+
+/// Empty for f32, f16 and bf16 (and absent operands); else the reason for a refusal.
+std::string want_float(std::string_view operand, const TensorView& view);
+
+}  // namespace krait::cuda

@@ -1,0 +1,177 @@
+#include <algorithm>
+#include <cstring>
+
+#include "backends/cuda/cuda.h"
+#include "backends/cuda/module.h"
+#include "runtime/core/try.h"
+
+namespace krait::cuda {
+namespace {
+
+/// Pinned memory that uploads pass through: pageable memory would be copied by the driver in
+/// smaller pieces.
+constexpr std::int64_t kStagingBytes = std::int64_t{8} << 20;
+
+class CudaBuffer final : public Buffer {
+ public:
+  CudaBuffer(int device, void* memory, std::int64_t bytes)
+      : device_(device), memory_(memory), bytes_(bytes) {}
+  ~CudaBuffer() override {
+    cudaSetDevice(device_);
+    cudaFree(memory_);
+  }
+  CudaBuffer(const CudaBuffer&) = delete;
+  CudaBuffer& operator=(const CudaBuffer&) = delete;
+  void* memory() const override { return memory_; }
+  std::int64_t bytes() const override { return bytes_; }
+
+ private:
+  int device_;
+  void* memory_;
+  std::int64_t bytes_;
+};
+
+std::byte* address(const Buffer& buffer, std::int64_t offset) {
+  return static_cast<std::byte*>(buffer.memory()) + offset;
+}
+
+DeviceInfo describe(int index, const cudaDeviceProp& properties) {
+  DeviceInfo info;
+  info.name = cat("cuda:", index);
+  info.backend = "cuda";
+  info.memory = static_cast<std::int64_t>(properties.totalGlobalMem);
+  info.description = cat(properties.name, ", compute capability ", properties.major, ".",
+                         properties.minor, ", ", properties.totalGlobalMem >> 20, " MiB");
+  return info;
+}
+
+}  // namespace
+
+Status check(cudaError_t error, std::string_view what) {
+  if (error == cudaSuccess) return {};
+  const Code code = error == cudaErrorMemoryAllocation ? Code::out_of_memory
+                    : error == cudaErrorNoKernelImageForDevice || error == cudaErrorNoDevice
+                        ? Code::unsupported
+                        : Code::device_lost;
+  cudaGetLastError();  // a failed call must not be reported again by the next one
+  return Status(code, cat("[cuda] ", what, ": ", cudaGetErrorString(error)));
+}
+
+Status launched(const Call& call) {
+  return check(cudaGetLastError(), cat("[", call.op->name, "] launch"));
+}
+
+std::string want_float(std::string_view operand, const TensorView& view) {
+  if (!view || view.dtype == DType::f32 || view.dtype == DType::f16 || view.dtype == DType::bf16)
+    return {};
+  return cat(operand, ": expected f32, f16 or bf16, got ", name(view.dtype));
+}
+
+std::vector<DeviceInfo> list_cuda_devices() {
+  std::vector<DeviceInfo> list;
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) {
+    cudaGetLastError();
+    return list;
+  }
+  for (int index = 0; index < count; ++index) {
+    cudaDeviceProp properties{};
+    if (cudaGetDeviceProperties(&properties, index) == cudaSuccess)
+      list.push_back(describe(index, properties));
+  }
+  return list;
+}
+
+CudaDevice::CudaDevice(int index, cudaStream_t stream, const cudaDeviceProp& properties)
+    : index_(index),
+      stream_(stream),
+      multiprocessors_(properties.multiProcessorCount),
+      info_(describe(index, properties)) {}
+
+Result<std::shared_ptr<Device>> CudaDevice::open(int index) {
+  KRAIT_TRY(check(cudaSetDevice(index), "selecting the device"));
+  cudaDeviceProp properties{};
+  KRAIT_TRY(check(cudaGetDeviceProperties(&properties, index), "reading its properties"));
+  if (properties.major * 10 + properties.minor < 75) {
+    return unsupported("cuda:", index, ": expected compute capability 7.5 or newer, got ",
+                       properties.major, ".", properties.minor);
+  }
+  cudaStream_t stream = nullptr;
+  KRAIT_TRY(check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "creating a stream"));
+  std::shared_ptr<CudaDevice> device(new CudaDevice(index, stream, properties));
+  KRAIT_TRY(check(cudaMallocHost(&device->staging_, kStagingBytes), "allocating pinned memory"));
+  return std::shared_ptr<Device>(std::move(device));
+}
+
+CudaDevice::~CudaDevice() {
+  cudaSetDevice(index_);
+  cudaFreeHost(staging_);
+  cudaStreamDestroy(stream_);
+}
+
+Result<std::unique_ptr<Buffer>> CudaDevice::allocate(std::int64_t bytes) {
+  KRAIT_TRY(check(cudaSetDevice(index_), "selecting the device"));
+  void* memory = nullptr;
+  KRAIT_TRY(check(cudaMalloc(&memory, static_cast<std::size_t>(std::max<std::int64_t>(bytes, 1))),
+                  cat("allocating ", bytes, " bytes")));
+  return std::unique_ptr<Buffer>(new CudaBuffer(index_, memory, bytes));
+}
+
+Status CudaDevice::upload(const void* from, Buffer& to, std::int64_t offset, std::int64_t bytes) {
+  KRAIT_TRY(check(cudaSetDevice(index_), "selecting the device"));
+  const std::lock_guard lock(staging_mutex_);
+  for (std::int64_t done = 0; done < bytes; done += kStagingBytes) {
+    const auto part = static_cast<std::size_t>(std::min(kStagingBytes, bytes - done));
+    std::memcpy(staging_, static_cast<const std::byte*>(from) + done, part);
+    KRAIT_TRY(check(cudaMemcpyAsync(address(to, offset + done), staging_, part,
+                                    cudaMemcpyHostToDevice, stream_),
+                    "upload"));
+    KRAIT_TRY(check(cudaStreamSynchronize(stream_), "upload"));
+  }
+  return {};
+}
+
+Status CudaDevice::download(const Buffer& from, std::int64_t offset, void* to, std::int64_t bytes) {
+  if (bytes <= 0) return {};
+  KRAIT_TRY(check(cudaSetDevice(index_), "selecting the device"));
+  KRAIT_TRY(check(cudaMemcpyAsync(to, address(from, offset), static_cast<std::size_t>(bytes),
+                                  cudaMemcpyDeviceToHost, stream_),
+                  "download"));
+  return check(cudaStreamSynchronize(stream_), "download");
+}
+
+Status CudaDevice::copy(const Buffer& from, std::int64_t from_offset, Buffer& to,
+                        std::int64_t to_offset, std::int64_t bytes) {
+  if (bytes <= 0) return {};
+  KRAIT_TRY(check(cudaSetDevice(index_), "selecting the device"));
+  return check(cudaMemcpyAsync(address(to, to_offset), address(from, from_offset),
+                               static_cast<std::size_t>(bytes), cudaMemcpyDeviceToDevice, stream_),
+               "copy");
+}
+
+Status CudaDevice::fill_zero(Buffer& buffer, std::int64_t offset, std::int64_t bytes) {
+  if (bytes <= 0) return {};
+  KRAIT_TRY(check(cudaSetDevice(index_), "selecting the device"));
+  return check(
+      cudaMemsetAsync(address(buffer, offset), 0, static_cast<std::size_t>(bytes), stream_),
+      "fill");
+}
+
+Status CudaDevice::synchronize() {
+  return check(cudaStreamSynchronize(stream_), "work queued before");
+}
+
+namespace {
+
+const Backend kBackend{
+    .name = "cuda",
+    .devices = list_cuda_devices,
+    .open = [](int index, const DeviceOptions&) { return CudaDevice::open(index); },
+};
+
+}  // namespace
+}  // namespace krait::cuda
+
+extern "C" KRAIT_API const krait::Backend* krait_cuda_module(std::int64_t version) {
+  return version == krait::cuda::kModuleVersion ? &krait::cuda::kBackend : nullptr;
+}

@@ -1,0 +1,85 @@
+// Scalars on the device: reading and writing any activation type as float32, the functions of the
+// vocabulary, sums over a block.
+#pragma once
+
+#include <cstdint>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <krait/dtype.h>
+
+namespace krait::cuda {
+
+__device__ inline float to_float(float x) {
+  return x;
+}
+__device__ inline float to_float(__half x) {
+  return __half2float(x);
+}
+__device__ inline float to_float(__nv_bfloat16 x) {
+  return __bfloat162float(x);
+}
+
+template <class Type>
+__device__ inline Type from_float(float x);
+template <>
+__device__ inline float from_float<float>(float x) {
+  return x;
+}
+template <>
+__device__ inline __half from_float<__half>(float x) {
+  return __float2half_rn(x);
+}
+template <>
+__device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
+  return __float2bfloat16_rn(x);
+}
+
+/// softplus(x) = log(1 + eˣ); x itself above 20.
+__device__ inline float softplus(float x) {
+  return x > 20.0f ? x : log1pf(expf(x));
+}
+
+/// silu(x) = x / (1 + e⁻ˣ); at −∞ the limit 0.
+__device__ inline float silu(float x) {
+  return x == -INFINITY ? 0.0f : x / (1.0f + expf(-x));
+}
+
+/// The sum over a warp, on every lane; the order of additions is fixed.
+__device__ inline float warp_sum(float x) {
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffu, x, offset);
+  return x;
+}
+
+/// The sum over a block of at most 1024 threads (whole warps), on every thread.
+__device__ inline float block_sum(float x) {
+  __shared__ float parts[32];
+  x = warp_sum(x);
+  const int warps = static_cast<int>(blockDim.x / 32);
+  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
+  __syncthreads();
+  x = static_cast<int>(threadIdx.x % 32) < warps ? parts[threadIdx.x % 32] : 0.0f;
+  x = warp_sum(x);
+  __syncthreads();  // so that the next call may write parts
+  return x;
+}
+
+/// Calls body(Type{}) with the C++ type of a floating-point storage type.
+template <class Body>
+auto with_float_type(DType type, Body&& body) {
+  switch (type) {
+    case DType::f16:
+      return body(__half{});
+    case DType::bf16:
+      return body(__nv_bfloat16{});
+    default:
+      return body(float{});
+  }
+}
+
+inline unsigned blocks_of(std::int64_t count, std::int64_t block) {
+  return static_cast<unsigned>((count + block - 1) / block);
+}
+
+}  // namespace krait::cuda
