@@ -11,7 +11,9 @@ namespace krait {
 namespace {
 
 constexpr DType kActivations[] = {DType::f32, DType::f16, DType::bf16};
-constexpr DType kWeights[] = {DType::f32, DType::f16, DType::bf16};
+constexpr DType kWeights[] = {DType::f32,  DType::f16,  DType::bf16, DType::q8_0,
+                              DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1,
+                              DType::q4_k, DType::q5_k, DType::q6_k};
 
 bool has_activation(const Op& op) {
   for (const Input& input : op.inputs) {
@@ -110,7 +112,8 @@ Status conform(const std::vector<std::shared_ptr<Device>>& devices, const Confor
       if (!op->cases || (!options.op.empty() && op->name != options.op)) continue;
       for (const CaseTypes& types : type_combinations(*op)) {
         for (Case& c : op->cases()) {
-          if (options.case_name.empty() || c.name == options.case_name) {
+          const bool wanted = options.case_name.empty() || c.name == options.case_name;
+          if (wanted && can_exist(*op, c, types)) {
             items.push_back({op, types, std::move(c)});
           }
         }

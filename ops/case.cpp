@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "runtime/core/blocks.h"
 #include "runtime/core/convert.h"
 #include "runtime/core/try.h"
 
@@ -159,17 +160,73 @@ std::vector<double> make_values(const Op& op, const Input& input, const Case& c,
   return values;
 }
 
+/// Random blocks, in which every code and every scale of a group occurs. `widest` is about the
+/// magnitude of the largest value.
+template <class Block, class SetScales>
+void fill_blocks(const TensorView& view, Random& random, double widest, SetScales set_scales) {
+  auto* bytes = view.as<std::byte>();
+  const std::int64_t blocks = view.elements() / Block::kElements;
+  for (std::int64_t b = 0; b < blocks; ++b, bytes += sizeof(Block)) {
+    Block block;
+    std::uint64_t words[sizeof(Block) / 8 + 1];
+    for (std::uint64_t& word : words) word = random.next();
+    std::memcpy(&block, words, sizeof block);
+    set_scales(block, random.uniform({widest / 2, widest}));
+    std::memcpy(bytes, &block, sizeof block);
+  }
+}
+
+void fill_blocks(const TensorView& view, Random& random, double widest) {
+  const auto half = [](double x) { return to_f16(static_cast<float>(x)); };
+  // d q, centred; or d q + m from −s to s; or d s q − dmin m with s and m up to 63.
+  const auto centred = [&](double codes) {
+    return [half, codes](auto& block, double s) { block.d = half(s / codes); };
+  };
+  const auto range = [&](double codes) {
+    return [half, codes](auto& block, double s) {
+      block.d = half(2 * s / codes);
+      block.m = half(-s);
+    };
+  };
+  const auto grouped = [&](double codes) {
+    return [half, codes](auto& block, double s) {
+      block.d = half(2 * s / codes / 63);
+      block.dmin = half(s / 63);
+    };
+  };
+  switch (view.dtype) {
+    case DType::q8_0:
+      return fill_blocks<BlockQ8_0>(view, random, widest, centred(128));
+    case DType::q4_0:
+      return fill_blocks<BlockQ4_0>(view, random, widest, centred(8));
+    case DType::q4_1:
+      return fill_blocks<BlockQ4_1>(view, random, widest, range(15));
+    case DType::q5_0:
+      return fill_blocks<BlockQ5_0>(view, random, widest, centred(16));
+    case DType::q5_1:
+      return fill_blocks<BlockQ5_1>(view, random, widest, range(31));
+    case DType::q4_k:
+      return fill_blocks<BlockQ4_K>(view, random, widest, grouped(15));
+    case DType::q5_k:
+      return fill_blocks<BlockQ5_K>(view, random, widest, grouped(31));
+    case DType::q6_k:
+      return fill_blocks<BlockQ6_K>(view, random, widest, centred(128 * 32));
+    default:
+      return;
+  }
+}
+
 Status check_region(const Region& region, std::string_view op, std::string_view operand) {
   // Mark every byte that belongs to the tensor, then look at the others.
   std::vector<bool> inside(region.bytes.size(), false);
   const TensorView& view = region.view;
-  const std::int64_t element = info(view.dtype).block_bytes;
   const std::int64_t row =
       view.rank > 1 ? view.elements() / std::max<std::int64_t>(view.dim[0], 1) : view.elements();
   const std::int64_t rows = view.rank > 1 ? view.dim[0] : 1;
   for (std::int64_t r = 0; r < rows; ++r) {
-    const std::int64_t begin = view.offset + (view.rank > 1 ? r * view.stride[0] : 0) * element;
-    for (std::int64_t i = 0; i < row * element; ++i)
+    const std::int64_t begin =
+        view.offset + (view.rank > 1 ? bytes_of(view.dtype, r * view.stride[0]) : 0);
+    for (std::int64_t i = 0; i < bytes_of(view.dtype, row); ++i)
       inside[static_cast<std::size_t>(begin + i)] = true;
   }
   for (std::size_t i = 0; i < inside.size(); ++i) {
@@ -198,6 +255,15 @@ std::int64_t extent(const Case& c, char letter) {
 bool has_weight(const Op& op) {
   return std::any_of(op.inputs.begin(), op.inputs.end(),
                      [](const Input& input) { return input.role == Role::weight; });
+}
+
+bool can_exist(const Op& op, const Case& c, const CaseTypes& types) {
+  return std::all_of(op.inputs.begin(), op.inputs.end(), [&](const Input& input) {
+    if (input.role != Role::weight) return true;
+    const bool bad = c.bad_shape.first == input.name;
+    const std::vector<std::int64_t> shape = bad ? c.bad_shape.second : shape_in_case(input, c);
+    return shape.back() % info(types.weight).block == 0;
+  });
 }
 
 std::string to_string(const Op& op, const CaseTypes& types) {
@@ -235,6 +301,11 @@ Result<HostCall> HostCall::make(const Op& op, const Case& c, const CaseTypes& ty
     TensorView target = host.inputs.back()->view;
     host.call.inputs[i] = target;
     if (layout == Layout::time_invariant) target.dim[0] = std::min<std::int64_t>(target.dim[0], 1);
+    if (is_block(dtype)) {
+      Random random(cat(op.name, "/", c.name, "/", input.name));
+      fill_blocks(target, random, std::max(-input.range.low, input.range.high));
+      continue;
+    }
     store(make_values(op, input, c, target), target);
   }
   std::array<Type, kMaxInputs> input_types;

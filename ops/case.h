@@ -58,6 +58,8 @@ struct CaseTypes {
 /// "f32", or "f32/bf16" where the op has a weight.
 std::string to_string(const Op& op, const CaseTypes& types);
 bool has_weight(const Op& op);
+/// Whether there can be such a call: weights of block types have rows of whole blocks.
+bool can_exist(const Op& op, const Case& c, const CaseTypes& types);
 
 /// One operand's memory: sentinels, the tensor (perhaps with gaps, filled with sentinels), more
 /// sentinels.

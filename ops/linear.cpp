@@ -27,7 +27,9 @@ const Op linear_op{
         },
     // A sum of I products of independent terms is about √I of one; its partial sums are rounded I
     // times, errors adding as a random walk: √I · u relative to the sum. 4 for the worst of many
-    // outputs, 4 for short sums.
+    // outputs, 4 for short sums. Weights are exact whatever their storage type: those of block
+    // types once dequantised, which every kernel does in the same arithmetic
+    // (runtime/core/blocks.h).
     .roundings =
         [](const Call& call) {
           return 4 + 4 * std::sqrt(static_cast<double>(call.inputs[1].dim[1]));
@@ -43,8 +45,12 @@ const Op linear_op{
           {"odd", {{'I', 37}, {'O', 29}}, {7}},
           {"odd-token", {{'I', 67}, {'O', 131}}, {1}},
           {"blocks", {{'I', 256}, {'O', 65}}, {33}},
+          {"small-blocks", {{'I', 96}, {'O', 37}}, {6}},
+          {"two-blocks", {{'I', 512}, {'O', 31}}, {1, 4}},
+          {"blocks-no-tokens", {{'I', 256}, {'O', 8}}, {0}},
           {"mamba-130m-in-proj", {{'I', 768}, {'O', 3072}}, {1}, {"bias"}},
           {"mamba-130m-x-proj", {{'I', 1536}, {'O', 80}}, {70}, {"bias"}},
+          {"mamba-130m-out-proj", {{'I', 1536}, {'O', 768}}, {2}, {"bias"}},
           {"mamba-130m-dt-proj", {{'I', 48}, {'O', 1536}}, {19}},
           {.name = "strided",
            .dims = {{'I', 64}, {'O', 48}},
@@ -53,6 +59,14 @@ const Op linear_op{
           {.name = "misaligned",
            .dims = {{'I', 64}, {'O', 50}},
            .lengths = {9},
+           .layout = Layout::misaligned},
+          {.name = "strided-blocks",
+           .dims = {{'I', 256}, {'O', 48}},
+           .lengths = {5},
+           .layout = Layout::strided},
+          {.name = "misaligned-blocks",
+           .dims = {{'I', 512}, {'O', 21}},
+           .lengths = {3},
            .layout = Layout::misaligned},
           {"no-tokens", {{'I', 32}, {'O', 32}}, {0}},
           {.name = "nan", .dims = {{'I', 64}, {'O', 33}}, .lengths = {3}, .plant = {{"x", NAN}}},

@@ -82,8 +82,14 @@ const Op embedding_op{
       return {
           {"one", {{'V', 1}, {'D', 1}}, {1}},
           {"odd", {{'V', 11}, {'D', 37}}, {9}},
-          {"mamba-130m", {{'V', 50280}, {'D', 768}}, {4}},
+          // The width of mamba-130m; all of its 50280 rows would take seconds per storage type.
+          {"mamba-130m-width", {{'V', 2011}, {'D', 768}}, {4}},
           {"blocks", {{'V', 77}, {'D', 512}}, {65}},
+          {"small-blocks", {{'V', 19}, {'D', 96}}, {7}},
+          {.name = "strided-blocks",
+           .dims = {{'V', 20}, {'D', 256}},
+           .lengths = {6},
+           .layout = Layout::strided},
           {.name = "strided",
            .dims = {{'V', 20}, {'D', 33}},
            .lengths = {6},
