@@ -47,8 +47,12 @@ namespace {
 std::string supports_types(const Call& call) {
   const auto refusal = [](std::string_view operand, Role role, const TensorView& view) {
     if (!view || role == Role::index) return std::string();
-    const bool narrow = view.dtype == DType::f16 || view.dtype == DType::bf16;
-    return role == Role::weight && narrow ? std::string() : want_f32(operand, view);
+    if (role != Role::weight) return want_f32(operand, view);
+    if (view.dtype == DType::f32 || view.dtype == DType::f16 || view.dtype == DType::bf16) {
+      return std::string();
+    }
+    return cat(operand, ": ", name(view.dtype),
+               " is not supported; the CPU kernels take weights in f32, f16 and bf16");
   };
   std::string reason;
   for (std::size_t i = 0; i < call.op->inputs.size() && reason.empty(); ++i) {
