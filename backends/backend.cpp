@@ -214,16 +214,29 @@ Result<std::unique_ptr<Buffer>> to_device(const TensorView& host, Device& device
   return buffer;
 }
 
+/// Whether every sequence of the call has exactly one token.
+bool all_steps(const Call& call) {
+  const std::int32_t* starts = indices(call, "starts");
+  if (!starts) return false;
+  const std::int64_t sequences =
+      call.inputs[static_cast<std::size_t>(input_index(*call.op, "starts"))].dim[0] - 1;
+  for (std::int64_t s = 0; s < sequences; ++s) {
+    if (starts[s + 1] != starts[s] + 1) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 Status run_eager(const Call& host_call, Device& device, std::string* chosen) {
   KRAIT_TRY(check(host_call));
   KRAIT_TRY(check_indices(host_call));
   const Op& op = *host_call.op;
-  KRAIT_ASSIGN(const KernelChoice choice, choose_kernel(host_call, device));
+  Call call = host_call;
+  call.steps = all_steps(host_call);
+  KRAIT_ASSIGN(const KernelChoice choice, choose_kernel(call, device));
   const Kernel& kernel = *choice.kernel;
   if (chosen) *chosen = kernel.name;
-  Call call = host_call;
   std::vector<std::unique_ptr<Buffer>> buffers;
   std::array<const Buffer*, kMaxOutputs> output_buffers{};
   std::vector<std::vector<std::byte>> packed;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -65,6 +66,14 @@ struct PlanTypes {
   DType wide = DType::f32;  ///< residual stream, dt, logits, parameters
 };
 
+/// Work of a device that was recorded once and runs again at the cost of one launch.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  /// Queues all of it, with the pointers and sizes that it was recorded with.
+  virtual Status replay() = 0;
+};
+
 /// An opened device. Allocation and copies may be called from any thread; one plan or eager call
 /// runs at a time (see run_lock in the implementations).
 class Device {
@@ -95,6 +104,12 @@ class Device {
   /// Called around the kernels of one plan, from one thread at a time per device.
   virtual void begin_run() {}
   virtual void end_run() {}
+  /// Records what `body` queues, without running it. Null where the device gains nothing by it.
+  /// Called between begin_run() and end_run().
+  virtual Result<std::unique_ptr<Recording>> record(const std::function<Status()>& body) {
+    (void)body;
+    return std::unique_ptr<Recording>();
+  }
 };
 
 /// A family of devices.

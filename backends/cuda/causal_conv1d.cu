@@ -68,6 +68,24 @@ __global__ void move_state(Args<X> args) {
   }
 }
 
+/// Decoding: one token per sequence, so one thread can read the state and then move it on.
+template <class X>
+__global__ void step(Args<X> args) {
+  const std::int64_t d = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (d >= args.channels) return;
+  const int s = static_cast<int>(blockIdx.y);
+  const std::int64_t t = args.sequences.starts[s];
+  const int from = args.sequences.slot_in[s], to = args.sequences.slot_out[s];
+  float sum = args.bias ? args.bias[d] : 0.0f;
+  const int kept = args.taps - 1;
+  for (int k = 0; k < args.taps; ++k) {
+    const float input = args.input(t - kept + k, t, from, d);
+    sum = fmaf(args.w[d * args.w_row + k], input, sum);
+    if (to >= 0 && k > 0) args.state_of(to, d)[k - 1] = input;
+  }
+  args.y[t * args.y_row + d] = from_float<X>(args.silu_after ? silu(sum) : sum);
+}
+
 std::string supports(const Call& call, const Device&) {
   std::string reason = want_float("x", call.inputs[0]);
   if (reason.empty() && call.inputs[0].dim[0] > 65535)

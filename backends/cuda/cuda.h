@@ -31,6 +31,11 @@ class CudaDevice final : public Device {
   Status fill_zero(Buffer& buffer, std::int64_t offset, std::int64_t bytes) override;
   bool uses_host_memory() const override { return false; }
   Status synchronize() override;
+  /// The stream is held from begin_run() to end_run(), so that no other thread's work gets into a
+  /// recording.
+  void begin_run() override;
+  void end_run() override { stream_mutex_.unlock(); }
+  Result<std::unique_ptr<Recording>> record(const std::function<Status()>& body) override;
 
   cudaStream_t stream() const { return stream_; }
   int multiprocessors() const { return multiprocessors_; }
@@ -42,8 +47,8 @@ class CudaDevice final : public Device {
   cudaStream_t stream_;
   int multiprocessors_;
   DeviceInfo info_;
-  std::mutex staging_mutex_;
-  void* staging_ = nullptr;  ///< pinned, for uploads; one at a time
+  std::mutex stream_mutex_;
+  void* staging_ = nullptr;  ///< pinned, for large uploads
 };
 
 inline cudaStream_t stream_of(const Launch& launch) {

@@ -12,6 +12,25 @@ namespace {
 /// smaller pieces.
 constexpr std::int64_t kStagingBytes = std::int64_t{8} << 20;
 
+/// Uploads up to this size are not worth a detour.
+constexpr std::int64_t kSmallUpload = 64 << 10;
+
+/// A captured graph, ready to launch.
+class CudaRecording final : public Recording {
+ public:
+  CudaRecording(cudaGraphExec_t graph, cudaStream_t stream) : graph_(graph), stream_(stream) {}
+  ~CudaRecording() override { cudaGraphExecDestroy(graph_); }
+  CudaRecording(const CudaRecording&) = delete;
+  CudaRecording& operator=(const CudaRecording&) = delete;
+  Status replay() override {
+    return check(cudaGraphLaunch(graph_, stream_), "replaying a recording");
+  }
+
+ private:
+  cudaGraphExec_t graph_;
+  cudaStream_t stream_;
+};
+
 class CudaBuffer final : public Buffer {
  public:
   CudaBuffer(int device, void* memory, std::int64_t bytes)
@@ -119,7 +138,13 @@ Result<std::unique_ptr<Buffer>> CudaDevice::allocate(std::int64_t bytes) {
 
 Status CudaDevice::upload(const void* from, Buffer& to, std::int64_t offset, std::int64_t bytes) {
   KRAIT_TRY(check(cudaSetDevice(index_), "selecting the device"));
-  const std::lock_guard lock(staging_mutex_);
+  const std::lock_guard lock(stream_mutex_);
+  if (bytes <= kSmallUpload) {
+    // The runtime takes a copy before it returns.
+    return check(cudaMemcpyAsync(address(to, offset), from, static_cast<std::size_t>(bytes),
+                                 cudaMemcpyHostToDevice, stream_),
+                 "upload");
+  }
   for (std::int64_t done = 0; done < bytes; done += kStagingBytes) {
     const auto part = static_cast<std::size_t>(std::min(kStagingBytes, bytes - done));
     std::memcpy(staging_, static_cast<const std::byte*>(from) + done, part);
@@ -134,6 +159,7 @@ Status CudaDevice::upload(const void* from, Buffer& to, std::int64_t offset, std
 Status CudaDevice::download(const Buffer& from, std::int64_t offset, void* to, std::int64_t bytes) {
   if (bytes <= 0) return {};
   KRAIT_TRY(check(cudaSetDevice(index_), "selecting the device"));
+  const std::lock_guard lock(stream_mutex_);
   KRAIT_TRY(check(cudaMemcpyAsync(to, address(from, offset), static_cast<std::size_t>(bytes),
                                   cudaMemcpyDeviceToHost, stream_),
                   "download"));
@@ -144,6 +170,7 @@ Status CudaDevice::copy(const Buffer& from, std::int64_t from_offset, Buffer& to
                         std::int64_t to_offset, std::int64_t bytes) {
   if (bytes <= 0) return {};
   KRAIT_TRY(check(cudaSetDevice(index_), "selecting the device"));
+  const std::lock_guard lock(stream_mutex_);
   return check(cudaMemcpyAsync(address(to, to_offset), address(from, from_offset),
                                static_cast<std::size_t>(bytes), cudaMemcpyDeviceToDevice, stream_),
                "copy");
@@ -152,9 +179,29 @@ Status CudaDevice::copy(const Buffer& from, std::int64_t from_offset, Buffer& to
 Status CudaDevice::fill_zero(Buffer& buffer, std::int64_t offset, std::int64_t bytes) {
   if (bytes <= 0) return {};
   KRAIT_TRY(check(cudaSetDevice(index_), "selecting the device"));
+  const std::lock_guard lock(stream_mutex_);
   return check(
       cudaMemsetAsync(address(buffer, offset), 0, static_cast<std::size_t>(bytes), stream_),
       "fill");
+}
+
+void CudaDevice::begin_run() {
+  stream_mutex_.lock();
+  cudaSetDevice(index_);  // of this thread; kernels that cannot run there report it
+}
+
+Result<std::unique_ptr<Recording>> CudaDevice::record(const std::function<Status()>& body) {
+  KRAIT_TRY(check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "recording"));
+  const Status queued = body();
+  cudaGraph_t graph = nullptr;
+  const Status ended = check(cudaStreamEndCapture(stream_, &graph), "recording");
+  KRAIT_TRY(queued);
+  KRAIT_TRY(ended);
+  cudaGraphExec_t executable = nullptr;
+  const Status made = check(cudaGraphInstantiate(&executable, graph, 0), "preparing a recording");
+  cudaGraphDestroy(graph);
+  KRAIT_TRY(made);
+  return std::unique_ptr<Recording>(new CudaRecording(executable, stream_));
 }
 
 Status CudaDevice::synchronize() {

@@ -53,6 +53,21 @@ Status Execution::prepare(const Sizes& sizes) {
   }
   sizes_ = sizes;
   prepared_ = true;
+  runs_ = 0;
+  recording_.reset();
+  return {};
+}
+
+Status Execution::run_steps() {
+  for (std::size_t s = 0; s < calls_.size(); ++s) {
+    const Step& step = plan_->steps[s];
+    TensorView workspace;
+    if (step.workspace_bytes) {
+      workspace =
+          dense_view(arena_->memory(), DType::u8, {step.workspace_bytes}, step.workspace_offset);
+    }
+    KRAIT_TRY(step.kernel->run(calls_[s], Launch{*plan_->device, workspace}));
+  }
   return {};
 }
 
@@ -60,15 +75,14 @@ Status Execution::run() {
   Device& device = *plan_->device;
   device.begin_run();
   Status status;
-  for (std::size_t s = 0; s < calls_.size() && status.ok(); ++s) {
-    const Step& step = plan_->steps[s];
-    TensorView workspace;
-    if (step.workspace_bytes) {
-      workspace =
-          dense_view(arena_->memory(), DType::u8, {step.workspace_bytes}, step.workspace_offset);
-    }
-    status = step.kernel->run(calls_[s], Launch{device, workspace});
+  if (++runs_ == 2) {
+    Result<std::unique_ptr<Recording>> recorded = device.record([this] { return run_steps(); });
+    if (recorded.ok())
+      recording_ = std::move(*recorded);
+    else
+      status = recorded.status();
   }
+  if (status.ok()) status = recording_ ? recording_->replay() : run_steps();
   device.end_run();
   return status;
 }
