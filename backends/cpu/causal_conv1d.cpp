@@ -7,7 +7,7 @@
 namespace krait::cpu {
 namespace {
 
-constexpr std::int64_t kBlockChannels = 128;
+constexpr std::int64_t kBlockChannels = 64;
 
 void causal_conv1d(const Call& call, const Run& run) {
   const auto [x, w, bias, state, starts, slot_in, slot_out] = call.in<7>();

@@ -299,6 +299,38 @@ TEST(CpuLinear, ATokensResultDoesNotDependOnTheOthers) {
   }
 }
 
+/// With u = 0 and h = 1 a step leaves Ā = exp(dt·A) in the state: within 2 units, and 1.5 roundings
+/// of the exponent dt·log2(e)·A; below the normal numbers zero will do.
+TEST(CpuScan, TransitionIsTheExponential) {
+  const auto device = open_cpu(1);
+  const Op& op = *find_op("selective_scan");
+  for (const std::int64_t states : {1, 16}) {
+    const Case c{.name = "transition",
+                 .dims = {{'D', 1024}, {'N', states}, {'G', 1}},
+                 .lengths = {1},
+                 .omit = {"skip", "z", "dt_bias"},
+                 .ranges = {{"u", Range{0, 0}},
+                            {"dt", Range{1, 1}},
+                            {"A", Range{-110, 88}},
+                            {"state", Range{1, 1}}}};
+    for (const Kernel& kernel : device->kernels()) {
+      Result<HostCall> host = HostCall::make(op, c, {});
+      ASSERT_TRUE(host.ok());
+      if (kernel.op != op.name || !kernel.supports(host->call, *device).empty()) continue;
+      ASSERT_TRUE(run_in_place(kernel, *device, *host).ok());
+      const auto* A = host->call.inputs[2].as<const float>();
+      const auto* h = host->call.outputs[1].as<const float>();
+      double worst = 0;
+      for (std::int64_t i = 0; i < 1024 * states; ++i) {
+        const double want = std::exp(static_cast<double>(A[i]));
+        const double allowed = (4 + 1.5 * std::fabs(A[i])) * 0x1p-24 * want + 0x1p-126;
+        worst = std::max(worst, std::fabs(h[i] - want) / allowed);
+      }
+      EXPECT_LE(worst, 1) << kernel.name << ", " << states << " states";
+    }
+  }
+}
+
 /// h ← Ā h + (1 − Ā) steadily: an error of Ā that does not vanish with dt would show in the limit,
 /// magnified by the length of the memory. What float32 allows are the roundings of Ā and of h, half
 /// a unit below 1 each, 2^-25, over 1 − Ā ≥ 2e-4.
