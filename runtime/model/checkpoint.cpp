@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "runtime/core/try.h"
+#include "runtime/model/gguf_model.h"
+#include "runtime/model/gguf_tokenizer.h"
 
 namespace krait {
 namespace {
@@ -15,6 +17,7 @@ namespace fs = std::filesystem;
 constexpr const char* kConfig = "config.json";
 constexpr const char* kSingle = "model.safetensors";
 constexpr const char* kIndex = "model.safetensors.index.json";
+constexpr const char* kGguf = ".gguf";
 
 bool is_there(const fs::path& path) {
   std::error_code ignored;
@@ -34,15 +37,33 @@ Status needs_conversion(const fs::path& path) {
                      "checkpoint of it with scripts/convert_checkpoint.py");
 }
 
-/// Why there is nothing to open in a folder without safetensors.
-Status explain_missing(const fs::path& folder) {
+/// The only .gguf file of a folder without safetensors, or why there is nothing to open.
+Result<fs::path> locate_other(const fs::path& folder) {
+  std::vector<fs::path> found;
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
+    if (entry->path().extension() == kGguf) found.push_back(entry->path());
+  }
+  if (!is_there(folder / kConfig) && found.size() == 1) return found.front();
+  if (!is_there(folder / kConfig) && found.size() > 1)
+    return invalid(folder.string(), " holds ", found.size(), " ", kGguf,
+                   " files; name one, such as ", std::ranges::min(found).string());
   for (const char* name : {"pytorch_model.bin", "pytorch_model.bin.index.json"}) {
     if (is_there(folder / name)) return needs_conversion(folder / name);
   }
-  return not_found(folder.string(), " holds neither ", kSingle, " nor ", kIndex);
+  return not_found(folder.string(), " holds neither ", kSingle, " nor ", kIndex, " nor one ", kGguf,
+                   " file");
 }
 
-/// Where the tensors are: a safetensors file or an index of several.
+/// Whether a file of any name says that it is GGUF.
+bool is_gguf(const fs::path& path) {
+  if (path.extension() == kGguf) return true;
+  const Result<MappedFile> file = MappedFile::open(path);
+  return file.ok() && looks_like_gguf(file->bytes());
+}
+
+/// Where the tensors are: a safetensors file, an index of several, or a GGUF file.
 Result<fs::path> locate(const fs::path& path) {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
@@ -54,14 +75,14 @@ Result<fs::path> locate(const fs::path& path) {
     for (const char* name : {kSingle, kIndex}) {
       if (is_there(path / name)) return path / name;
     }
-    return explain_missing(path);
+    return locate_other(path);
   }
   const fs::path extension = path.extension();
-  if (extension == ".safetensors") return path;
+  if (extension == ".safetensors" || is_gguf(path)) return path;
   if (extension == ".bin" || extension == ".pt" || extension == ".pth")
     return needs_conversion(path);
   return unsupported(path.string(), " is not a checkpoint Krait reads: expected a folder with ",
-                     kConfig, " and ", kSingle, ", or a .safetensors file");
+                     kConfig, " and ", kSingle, ", a .safetensors file, or a GGUF file");
 }
 
 /// The index's weight_map: the shard of every tensor.
@@ -92,11 +113,14 @@ Result<std::shared_ptr<const Checkpoint>> Checkpoint::open(const fs::path& path)
     KRAIT_ASSIGN(const fs::path tensors, locate(path));
     std::shared_ptr<Checkpoint> checkpoint(new Checkpoint);
     checkpoint->folder_ = tensors.has_parent_path() ? tensors.parent_path() : ".";
-    KRAIT_TRY(checkpoint->read_config());
     if (tensors.extension() == ".safetensors") {
+      KRAIT_TRY(checkpoint->read_config());
       KRAIT_TRY(checkpoint->add_file(tensors, checkpoint->tensors_));
-    } else {
+    } else if (tensors.filename() == kIndex) {
+      KRAIT_TRY(checkpoint->read_config());
       KRAIT_TRY(checkpoint->add_shards(tensors));
+    } else {
+      KRAIT_TRY(checkpoint->read_gguf(tensors));
     }
     KRAIT_TRY(checkpoint->finish());
     return std::shared_ptr<const Checkpoint>(std::move(checkpoint));
@@ -132,24 +156,39 @@ Status Checkpoint::read_config() {
   return {};
 }
 
+Status Checkpoint::read_gguf(const fs::path& path) {
+  KRAIT_ASSIGN(MappedFile file, MappedFile::open(path));
+  KRAIT_ASSIGN(gguf_, GgufFile::parse(file.bytes(), path.string()));
+  Result<GgufModel> model = read_gguf_model(*gguf_);
+  if (!model.ok()) return Status(model.status().code(), cat(path.string(), ": ", model.message()));
+  config_ = std::move(model->config);
+  for (CheckpointTensor& tensor : model->tensors) add_tensor(std::move(tensor), file, tensors_);
+  files_.push_back(std::move(file));
+  return {};
+}
+
 /// Maps a safetensors file and appends its tensors to `added`.
 Status Checkpoint::add_file(const fs::path& path, std::vector<CheckpointTensor>& added) {
   KRAIT_ASSIGN(MappedFile file, MappedFile::open(path));
   KRAIT_ASSIGN(const SafetensorsFile parsed, SafetensorsFile::parse(file.bytes(), path.string()));
-  for (CheckpointTensor tensor : parsed.tensors()) {
-    if (!is_aligned(tensor)) {
-      const auto bytes = static_cast<std::size_t>(tensor.bytes);
-      // As every allocation, aligned for all element types.
-      auto copy = std::make_unique_for_overwrite<std::byte[]>(bytes);
-      std::memcpy(copy.get(), tensor.data, bytes);
-      file.release(static_cast<std::size_t>(tensor.data - file.bytes().data()), bytes);
-      tensor.data = copy.get();
-      copies_.push_back(std::move(copy));
-    }
-    added.push_back(std::move(tensor));
-  }
+  for (const CheckpointTensor& tensor : parsed.tensors()) add_tensor(tensor, file, added);
   files_.push_back(std::move(file));
   return {};
+}
+
+/// Appends a tensor of `file`; if it is misaligned there, an aligned copy.
+void Checkpoint::add_tensor(CheckpointTensor tensor, const MappedFile& file,
+                            std::vector<CheckpointTensor>& added) {
+  if (tensor.problem.empty() && !is_aligned(tensor)) {
+    const auto bytes = static_cast<std::size_t>(tensor.bytes);
+    // As every allocation, aligned for all element types.
+    auto copy = std::make_unique_for_overwrite<std::byte[]>(bytes);
+    std::memcpy(copy.get(), tensor.data, bytes);
+    file.release(static_cast<std::size_t>(tensor.data - file.bytes().data()), bytes);
+    tensor.data = copy.get();
+    copies_.push_back(std::move(copy));
+  }
+  added.push_back(std::move(tensor));
 }
 
 Status Checkpoint::add_shards(const fs::path& index) {
@@ -199,6 +238,15 @@ void Checkpoint::release(const CheckpointTensor& tensor) const {
     if (data >= begin && data - begin < file.bytes().size())
       return file.release(data - begin, static_cast<std::size_t>(tensor.bytes));
   }
+}
+
+Result<Tokenizer> Checkpoint::tokenizer() const {
+  if (gguf_) {
+    Result<Tokenizer> tokenizer = gguf_tokenizer(*gguf_);
+    if (tokenizer.ok() || tokenizer.status().code() != Code::not_found) return tokenizer;
+  }
+  KRAIT_ASSIGN(const std::string json, read_sibling("tokenizer.json"));
+  return Tokenizer::from_json(json);
 }
 
 Result<std::string> Checkpoint::read_sibling(std::string_view name) const {

@@ -122,15 +122,12 @@ class Tensors {
   }
   Status require(const std::string& name, const Shape& expected) {
     KRAIT_ASSIGN(const CheckpointTensor* tensor, checkpoint_.get(name));
-    if (tensor->shape != expected)
-      return corrupt("tensor ", name, ": expected ", to_string(expected), ", got ",
-                     to_string(tensor->shape));
-    const DType type = tensor->dtype;
-    if (type != DType::f32 && type != DType::f16 && type != DType::bf16)
-      return unsupported("tensor ", name, ": expected f32, f16 or bf16 elements, got ",
-                         krait::name(type));
-    required_.insert(name);
-    return {};
+    return require(*tensor, expected, false);
+  }
+  /// The same for a tensor that may be of a block type: only `linear` and `embedding` read it.
+  Status require_matrix(const std::string& name, const Shape& expected) {
+    KRAIT_ASSIGN(const CheckpointTensor* tensor, checkpoint_.get(name));
+    return require(*tensor, expected, true);
   }
   /// The same for a tensor that some layers' models have and others do not.
   Status require_if(bool present, const std::string& name, const Shape& expected) {
@@ -161,6 +158,20 @@ class Tensors {
   }
 
  private:
+  Status require(const CheckpointTensor& tensor, const Shape& expected, bool is_matrix) {
+    if (tensor.shape != expected)
+      return corrupt("tensor ", tensor.name, ": expected ", to_string(expected), ", got ",
+                     to_string(tensor.shape));
+    const DType type = tensor.dtype;
+    const bool is_plain = type == DType::f32 || type == DType::f16 || type == DType::bf16;
+    if (!is_plain && !(is_matrix && is_block(type)))
+      return unsupported("tensor ", tensor.name, ": expected f32, f16 or bf16",
+                         is_matrix ? " elements or quantised blocks" : " elements", ", got ",
+                         krait::name(type));
+    required_.insert(tensor.name);
+    return {};
+  }
+
   const Checkpoint& checkpoint_;
   std::set<std::string> required_;
 };
@@ -187,13 +198,13 @@ Status agree_dt_rank(const Fields& fields, const char* key, const MambaConfig& m
 /// d_inner is given as such, or as a multiple of d_model.
 Status agree_d_inner(const Fields& fields, const MambaConfig& model) {
   if (fields.find("intermediate_size"))
-    return agree(fields, "intermediate_size", model.d_inner, "mixer.A_log");
+    return agree(fields, "intermediate_size", model.d_inner, "mixer." + model.a_name);
   if (!fields.find("expand")) return {};
   KRAIT_ASSIGN(const double expand, fields.number_or("expand", 0));
   const double said = std::floor(expand * static_cast<double>(model.d_model));
   if (said != static_cast<double>(model.d_inner))
     return corrupt("configuration: expand is ", expand, ", which makes d_inner ", said,
-                   ", but mixer.A_log gives ", model.d_inner);
+                   ", but mixer.", model.a_name, " gives ", model.d_inner);
   return {};
 }
 
@@ -234,9 +245,10 @@ Status read_extents(const Tensors& tensors, MambaConfig& model) {
   model.n_layer = tensors.layers();
   if (model.n_layer == 0) return corrupt("the checkpoint has no tensors ", kLayers, "0.*");
   const std::string mixer = cat(kLayers, "0.mixer.");
-  KRAIT_ASSIGN(const Shape a_log, tensors.shape(mixer + "A_log", 2));
-  model.d_inner = a_log[0].value;
-  model.d_state = a_log[1].value;
+  if (tensors.has(mixer + "A")) model.a_name = "A";
+  KRAIT_ASSIGN(const Shape a, tensors.shape(mixer + model.a_name, 2));
+  model.d_inner = a[0].value;
+  model.d_state = a[1].value;
   KRAIT_ASSIGN(const Shape conv, tensors.shape(mixer + "conv1d.weight", 3));
   model.d_conv = conv[2].value;
   KRAIT_ASSIGN(const Shape dt_proj, tensors.shape(mixer + "dt_proj.weight", 2));
@@ -250,23 +262,23 @@ Status read_extents(const Tensors& tensors, MambaConfig& model) {
 
 Status check_tensors(Tensors& tensors, const MambaConfig& model) {
   const std::int64_t d = model.d_model, di = model.d_inner, n = model.d_state;
-  KRAIT_TRY(tensors.require(model.embedding, {model.vocab_size, d}));
+  KRAIT_TRY(tensors.require_matrix(model.embedding, {model.vocab_size, d}));
   KRAIT_TRY(tensors.require("backbone.norm_f.weight", {d}));
-  KRAIT_TRY(tensors.require_if(!model.tied_head, "lm_head.weight", {model.vocab_size, d}));
+  if (!model.tied_head) KRAIT_TRY(tensors.require_matrix("lm_head.weight", {model.vocab_size, d}));
   for (std::int64_t i = 0; i < model.n_layer; ++i) {
     const std::string layer = cat(kLayers, i, ".");
     const std::string mixer = layer + "mixer.";
     KRAIT_TRY(tensors.require(layer + "norm.weight", {d}));
-    KRAIT_TRY(tensors.require(mixer + "in_proj.weight", {2 * di, d}));
+    KRAIT_TRY(tensors.require_matrix(mixer + "in_proj.weight", {2 * di, d}));
     KRAIT_TRY(tensors.require_if(model.in_proj_bias, mixer + "in_proj.bias", {2 * di}));
     KRAIT_TRY(tensors.require(mixer + "conv1d.weight", {di, 1, model.d_conv}));
     KRAIT_TRY(tensors.require_if(model.conv_bias, mixer + "conv1d.bias", {di}));
-    KRAIT_TRY(tensors.require(mixer + "x_proj.weight", {model.dt_rank + 2 * n, di}));
-    KRAIT_TRY(tensors.require(mixer + "dt_proj.weight", {di, model.dt_rank}));
+    KRAIT_TRY(tensors.require_matrix(mixer + "x_proj.weight", {model.dt_rank + 2 * n, di}));
+    KRAIT_TRY(tensors.require_matrix(mixer + "dt_proj.weight", {di, model.dt_rank}));
     KRAIT_TRY(tensors.require(mixer + "dt_proj.bias", {di}));
-    KRAIT_TRY(tensors.require(mixer + "A_log", {di, n}));
+    KRAIT_TRY(tensors.require(mixer + model.a_name, {di, n}));
     KRAIT_TRY(tensors.require(mixer + "D", {di}));
-    KRAIT_TRY(tensors.require(mixer + "out_proj.weight", {d, di}));
+    KRAIT_TRY(tensors.require_matrix(mixer + "out_proj.weight", {d, di}));
     KRAIT_TRY(tensors.require_if(model.out_proj_bias, mixer + "out_proj.bias", {d}));
   }
   return tensors.refuse_others(model.family);
@@ -280,7 +292,7 @@ Status check_agreement(const Json& config, const MambaConfig& model) {
   const Fields mixer(mixer_config);
   KRAIT_TRY(agree(fields, keys.d_model, model.d_model, model.embedding));
   KRAIT_TRY(agree(fields, keys.n_layer, model.n_layer, "the number of layers in the tensors"));
-  KRAIT_TRY(agree(mixer, keys.d_state, model.d_state, "mixer.A_log"));
+  KRAIT_TRY(agree(mixer, keys.d_state, model.d_state, "mixer." + model.a_name));
   KRAIT_TRY(agree(mixer, keys.d_conv, model.d_conv, "mixer.conv1d.weight"));
   KRAIT_TRY(agree_dt_rank(mixer, keys.dt_rank, model));
   KRAIT_TRY(agree_d_inner(mixer, model));

@@ -42,6 +42,8 @@ struct MambaConfig {
   bool out_proj_bias = false;
   bool tied_head = true;  ///< the embedding is the head: there is no lm_head.weight
   std::string embedding;  ///< the name of its tensor, which differs between the layouts
+  /// The last part of the name of A's tensors: GGUF files hold A = −exp(A_log) instead.
+  std::string a_name = "A_log";
 
   std::optional<std::int64_t> bos_id;
   std::vector<std::int64_t> eos_ids;
@@ -49,8 +51,8 @@ struct MambaConfig {
 
 /// Parses and checks. The tensors decide: what the configuration leaves out is read from their
 /// shapes, and what it says must agree with them. Every tensor of a Mamba-1 model must be there, in
-/// a floating type that products take, and none that such a model does not have. The activation is
-/// silu, or the model is unsupported.
+/// a type that its op takes (block types for matrices only), and none that such a model does not
+/// have. The activation is silu, or the model is unsupported.
 Result<MambaConfig> parse_mamba_config(const Json& config, const Checkpoint& tensors);
 
 }  // namespace krait

@@ -70,9 +70,8 @@ class Builder {
       dt = graph_.op("add", {{"x", dt}, {"y", bias}});
     }
     dt = graph_.op("softplus", {{"x", dt}});
-    const Value A = graph_.op(
-        "neg",
-        {{"x", graph_.op("exp", {{"x", parameter(prefix_ + "A_log", {c.d_inner, c.d_state})}})}});
+    Value A = parameter(prefix_ + c.a_name, {c.d_inner, c.d_state});
+    if (c.a_name == "A_log") A = graph_.op("neg", {{"x", graph_.op("exp", {{"x", A}})}});
 
     Value y = graph_.op("selective_scan",
                         {{"u", u},

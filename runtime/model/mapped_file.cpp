@@ -79,17 +79,6 @@ bool write_all(int file, std::span<const std::byte> bytes) {
   return true;
 }
 
-Status write_new(const std::filesystem::path& path,
-                 std::span<const std::span<const std::byte>> pieces) {
-  Descriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
-  if (file < 0) return failed("create", path);
-  for (const auto& piece : pieces) {
-    if (!write_all(file, piece)) return failed("write", path);
-  }
-  if (::fsync(file) != 0 || !file.close()) return failed("write", path);
-  return {};
-}
-
 }  // namespace
 
 Result<MappedFile> MappedFile::open(const std::filesystem::path& path) {
@@ -127,18 +116,39 @@ void MappedFile::release(std::size_t offset, std::size_t bytes) const {
   ::madvise(const_cast<std::byte*>(bytes_.data()) + begin, end - begin, MADV_DONTNEED);
 }
 
-Status write_file(const std::filesystem::path& path,
-                  std::span<const std::span<const std::byte>> pieces) {
-  return guarded([&]() -> Status {
+struct NewFile::Handle {
+  std::filesystem::path path, temporary;
+  Descriptor file;
+  bool unfinished;  ///< there is a file under the temporary name
+
+  ~Handle() {
+    if (unfinished) ::unlink(temporary.c_str());
+  }
+};
+
+Result<NewFile> NewFile::create(const std::filesystem::path& path) {
+  return guarded([&]() -> Result<NewFile> {
     const std::filesystem::path temporary = temporary_name(path);
-    Status status = write_new(temporary, pieces);
-    if (status.ok() && ::rename(temporary.c_str(), path.c_str()) != 0)
-      status = failed("replace", path);
-    if (!status.ok()) {
-      ::unlink(temporary.c_str());
-      return status;
-    }
+    const int file = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (file < 0) return failed("create", path);
+    std::unique_ptr<Handle> handle(new Handle{path, temporary, Descriptor(file), true});
+    return NewFile(std::move(handle));
+  });
+}
+
+Status NewFile::write(std::span<const std::byte> bytes) {
+  return write_all(handle_->file, bytes) ? Status() : failed("write", handle_->path);
+}
+
+Status NewFile::commit() {
+  return guarded([&]() -> Status {
+    if (::fsync(handle_->file) != 0 || !handle_->file.close())
+      return failed("write", handle_->path);
+    if (::rename(handle_->temporary.c_str(), handle_->path.c_str()) != 0)
+      return failed("replace", handle_->path);
+    handle_->unfinished = false;
     // The new name is durable once its folder is; some file systems cannot sync folders.
+    const std::filesystem::path& path = handle_->path;
     const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
     const Descriptor directory(::open(folder.c_str(), O_RDONLY | O_CLOEXEC));
     if (directory >= 0) (void)::fsync(directory);
@@ -186,24 +196,53 @@ MappedFile::~MappedFile() {
 
 void MappedFile::release(std::size_t, std::size_t) const {}
 
-Status write_file(const std::filesystem::path& path,
-                  std::span<const std::span<const std::byte>> pieces) {
-  return guarded([&]() -> Status {
+struct NewFile::Handle {
+  std::filesystem::path path, temporary;
+  std::ofstream file;
+  bool unfinished;
+
+  ~Handle() {
+    file.close();
+    if (unfinished) ::DeleteFileW(temporary.c_str());
+  }
+};
+
+Result<NewFile> NewFile::create(const std::filesystem::path& path) {
+  return guarded([&]() -> Result<NewFile> {
     const std::filesystem::path temporary = temporary_name(path);
     std::ofstream file(temporary, std::ios::binary);
-    for (const auto& piece : pieces)
-      file.write(reinterpret_cast<const char*>(piece.data()),
-                 static_cast<std::streamsize>(piece.size()));
-    file.close();
-    if (file && ::MoveFileExW(temporary.c_str(), path.c_str(),
-                              MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH))
-      return {};
-    Status status = failed("write", path);
-    ::DeleteFileW(temporary.c_str());
-    return status;
+    if (!file) return failed("create", path);
+    std::unique_ptr<Handle> handle(new Handle{path, temporary, std::move(file), true});
+    return NewFile(std::move(handle));
   });
 }
 
+Status NewFile::write(std::span<const std::byte> bytes) {
+  handle_->file.write(reinterpret_cast<const char*>(bytes.data()),
+                      static_cast<std::streamsize>(bytes.size()));
+  return handle_->file ? Status() : failed("write", handle_->path);
+}
+
+Status NewFile::commit() {
+  handle_->file.close();
+  if (!handle_->file || !::MoveFileExW(handle_->temporary.c_str(), handle_->path.c_str(),
+                                       MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH))
+    return failed("write", handle_->path);
+  handle_->unfinished = false;
+  return {};
+}
+
 #endif
+
+NewFile::NewFile(std::unique_ptr<Handle> handle) : handle_(std::move(handle)) {}
+NewFile::NewFile(NewFile&& other) noexcept = default;
+NewFile::~NewFile() = default;
+
+Status write_file(const std::filesystem::path& path,
+                  std::span<const std::span<const std::byte>> pieces) {
+  KRAIT_ASSIGN(NewFile file, NewFile::create(path));
+  for (const auto& piece : pieces) KRAIT_TRY(file.write(piece));
+  return file.commit();
+}
 
 }  // namespace krait

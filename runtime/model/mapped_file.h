@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <string_view>
 
@@ -37,9 +38,27 @@ class MappedFile {
   std::span<const std::byte> bytes_;
 };
 
-/// Writes the pieces, one after the other, as the file `path`. Under that name there is always
-/// either the old file or the whole new one: the bytes go to a new file beside it, reach the disk,
-/// and only then take the name.
+/// A file in the making. Under its name there is always either the old file or the whole new one:
+/// the bytes go to a new file beside it, reach the disk, and only then take the name.
+class NewFile {
+ public:
+  static Result<NewFile> create(const std::filesystem::path& path);
+  NewFile(NewFile&& other) noexcept;
+  /// Without commit(), nothing is left of it.
+  ~NewFile();
+
+  /// Appends. After an error, only destruction makes sense.
+  Status write(std::span<const std::byte> bytes);
+  Status commit();
+
+ private:
+  struct Handle;
+  explicit NewFile(std::unique_ptr<Handle> handle);
+
+  std::unique_ptr<Handle> handle_;
+};
+
+/// Writes the pieces, one after the other, as the file `path`, with NewFile's promise.
 Status write_file(const std::filesystem::path& path,
                   std::span<const std::span<const std::byte>> pieces);
 

@@ -115,10 +115,7 @@ const Graph& Model::graph() const {
 }
 
 Result<Tokenizer> Model::tokenizer() const {
-  return guarded([&]() -> Result<Tokenizer> {
-    KRAIT_ASSIGN(const std::string json, impl_->checkpoint->read_sibling("tokenizer.json"));
-    return Tokenizer::from_json(json);
-  });
+  return guarded([&] { return impl_->checkpoint->tokenizer(); });
 }
 
 Result<std::string> Model::fingerprint() const {

@@ -39,7 +39,8 @@ struct Weight {
 class KRAIT_API Model {
  public:
   /// A folder as Hugging Face or mamba_ssm publish it: config.json with model.safetensors or
-  /// shards. Tensors stay in the mapped files. Errors: not_found, corrupt, unsupported.
+  /// shards; or a GGUF file, or a folder with one. Tensors stay in the mapped files. Errors:
+  /// not_found, corrupt, unsupported.
   static Result<Model> load(const std::filesystem::path& path);
   /// A graph of one's own. Every weight the graph names must be given, in the declared type and
   /// number of elements.
@@ -51,7 +52,7 @@ class KRAIT_API Model {
   const ModelInfo& info() const;
   /// As built, before any device's passes.
   const Graph& graph() const;
-  /// The tokenizer beside the checkpoint; not_found if there is none.
+  /// The tokenizer in the GGUF file or beside the checkpoint; not_found if there is none.
   Result<Tokenizer> tokenizer() const;
   /// Architecture, configuration and content of all tensors in 32 hexadecimal digits. Reads every
   /// weight the first time; state files carry it.
