@@ -163,6 +163,9 @@ Status Session::Impl::check_segments(std::span<const Segment> segments) const {
     const Segment& segment = segments[s];
     KRAIT_TRY(check_slot(segment.slot_in, -1));
     KRAIT_TRY(check_slot(segment.slot_out, -1));
+    if (vocab == 0 && !segment.tokens.empty()) {
+      return invalid("this model has no vocabulary; feed its inputs through Session::run");
+    }
     for (std::size_t t = 0; t < segment.tokens.size(); ++t) {
       if (segment.tokens[t] < 0 || segment.tokens[t] >= vocab) {
         return invalid("token ", t, " of segment ", s, ": expected an id from 0 to ", vocab - 1,

@@ -91,60 +91,72 @@ Status State::save(const std::filesystem::path& path) const {
   });
 }
 
+Result<State> parse_state(std::span<const std::byte> bytes, const std::string& what,
+                          const Program& program, bool any_model) {
+  KRAIT_ASSIGN(const SafetensorsFile file, SafetensorsFile::parse(bytes, what));
+  const Metadata& metadata = file.metadata();
+  const auto format = metadata.find("format");
+  if (format == metadata.end() || format->second != kFormat) {
+    return corrupt(what, ": expected a state file (metadata format \"", kFormat, "\"), got ",
+                   format == metadata.end() ? "none" : format->second);
+  }
+  KRAIT_ASSIGN(const std::string fingerprint, program.model().fingerprint());
+  const auto model = metadata.find("model");
+  if (!any_model && (model == metadata.end() || model->second != fingerprint)) {
+    return invalid(what, ": this state belongs to another model (",
+                   model == metadata.end() ? "unknown" : model->second, ", this one is ",
+                   fingerprint,
+                   "); load the model that made it, or ask for any model if "
+                   "it is a quantised sibling");
+  }
+  auto impl = std::make_shared<State::Impl>(program);
+  KRAIT_ASSIGN(impl->position, metadata_number(metadata, "position", what));
+  std::size_t expected = 0;
+  for (const StateTensor& want : state_tensors(program)) {
+    const NamedTensor* have = file.find(want.name);
+    if (!have) return corrupt(what, ": tensor ", want.name, " is missing");
+    if (!have->problem.empty()) return corrupt(what, ": tensor ", want.name, ": ", have->problem);
+    if (have->dtype != DType::f32 || have->shape != want.shape) {
+      return corrupt(what, ": tensor ", want.name, ": expected f32", to_string(want.shape),
+                     ", got ", name(have->dtype), to_string(have->shape));
+    }
+    KRAIT_ASSIGN(std::unique_ptr<Buffer> buffer, program.impl().device->allocate(want.bytes));
+    KRAIT_TRY(program.impl().device->upload(have->data, *buffer, 0, want.bytes));
+    impl->tensors.push_back(std::move(buffer));
+    ++expected;
+  }
+  if (const NamedTensor* tokens = file.find("tokens")) {
+    if (!tokens->problem.empty() || tokens->dtype != DType::i32 || tokens->shape.rank() != 1) {
+      return corrupt(what, ": tokens: expected i32 in one dimension");
+    }
+    impl->tokens.resize(static_cast<std::size_t>(tokens->shape[0].value));
+    if (tokens->bytes)
+      std::memcpy(impl->tokens.data(), tokens->data, static_cast<std::size_t>(tokens->bytes));
+    if (tokens->shape[0].value != impl->position) {
+      return corrupt(what, ": tokens: expected as many as the position, ", impl->position, ", got ",
+                     tokens->shape[0].value);
+    }
+    // An embedder's graph has no vocabulary.
+    const std::int64_t vocab = program.model().info().vocab_size;
+    for (std::size_t t = 0; vocab > 0 && t < impl->tokens.size(); ++t) {
+      if (impl->tokens[t] < 0 || impl->tokens[t] >= vocab) {
+        return corrupt(what, ": tokens[", t, "]: expected an id from 0 to ", vocab - 1, ", got ",
+                       impl->tokens[t]);
+      }
+    }
+    ++expected;
+  }
+  if (file.tensors().size() != expected) {
+    return corrupt(what, ": expected ", expected, " tensors, got ", file.tensors().size());
+  }
+  return State(std::move(impl));
+}
+
 Result<State> State::load(const std::filesystem::path& path, const Program& program,
                           bool any_model) {
   return guarded([&]() -> Result<State> {
-    const std::string what = path.string();
     KRAIT_ASSIGN(const MappedFile mapped, MappedFile::open(path));
-    KRAIT_ASSIGN(const SafetensorsFile file, SafetensorsFile::parse(mapped.bytes(), what));
-    const Metadata& metadata = file.metadata();
-    const auto format = metadata.find("format");
-    if (format == metadata.end() || format->second != kFormat) {
-      return corrupt(what, ": expected a state file (metadata format \"", kFormat, "\"), got ",
-                     format == metadata.end() ? "none" : format->second);
-    }
-    KRAIT_ASSIGN(const std::string fingerprint, program.model().fingerprint());
-    const auto model = metadata.find("model");
-    if (!any_model && (model == metadata.end() || model->second != fingerprint)) {
-      return invalid(what, ": this state belongs to another model (",
-                     model == metadata.end() ? "unknown" : model->second, ", this one is ",
-                     fingerprint,
-                     "); load the model that made it, or ask for any model if "
-                     "it is a quantised sibling");
-    }
-    auto impl = std::make_shared<Impl>(program);
-    KRAIT_ASSIGN(impl->position, metadata_number(metadata, "position", what));
-    std::size_t expected = 0;
-    for (const StateTensor& want : state_tensors(program)) {
-      const NamedTensor* have = file.find(want.name);
-      if (!have) return corrupt(what, ": tensor ", want.name, " is missing");
-      if (!have->problem.empty()) return corrupt(what, ": tensor ", want.name, ": ", have->problem);
-      if (have->dtype != DType::f32 || have->shape != want.shape) {
-        return corrupt(what, ": tensor ", want.name, ": expected f32", to_string(want.shape),
-                       ", got ", name(have->dtype), to_string(have->shape));
-      }
-      KRAIT_ASSIGN(std::unique_ptr<Buffer> buffer, program.impl().device->allocate(want.bytes));
-      KRAIT_TRY(program.impl().device->upload(have->data, *buffer, 0, want.bytes));
-      impl->tensors.push_back(std::move(buffer));
-      ++expected;
-    }
-    if (const NamedTensor* tokens = file.find("tokens")) {
-      if (!tokens->problem.empty() || tokens->dtype != DType::i32 || tokens->shape.rank() != 1) {
-        return corrupt(what, ": tokens: expected i32 in one dimension");
-      }
-      impl->tokens.resize(static_cast<std::size_t>(tokens->shape[0].value));
-      if (tokens->bytes)
-        std::memcpy(impl->tokens.data(), tokens->data, static_cast<std::size_t>(tokens->bytes));
-      if (tokens->shape[0].value != impl->position) {
-        return corrupt(what, ": tokens: expected as many as the position, ", impl->position,
-                       ", got ", tokens->shape[0].value);
-      }
-      ++expected;
-    }
-    if (file.tensors().size() != expected) {
-      return corrupt(what, ": expected ", expected, " tensors, got ", file.tensors().size());
-    }
-    return State(std::move(impl));
+    return parse_state(mapped.bytes(), path.string(), program, any_model);
   });
 }
 

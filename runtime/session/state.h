@@ -1,7 +1,10 @@
 // What a State holds.
 #pragma once
 
+#include <cstddef>
 #include <memory>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "backends/backend.h"
@@ -25,5 +28,9 @@ struct StateTensor {
   std::int64_t bytes = 0;
 };
 std::vector<StateTensor> state_tensors(const Program& program);
+
+/// State::load() for the bytes of a file, which `what` names in messages.
+Result<State> parse_state(std::span<const std::byte> bytes, const std::string& what,
+                          const Program& program, bool any_model);
 
 }  // namespace krait
