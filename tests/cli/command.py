@@ -22,13 +22,12 @@ other was the first to speak.
 "I am not angry with"""
 
 
-def krait(*arguments, code=0, device=None):
-    """Runs `krait` and checks its exit code. Choices that a developer may have exported do not
-    count; `device` is the default device."""
+def krait(*arguments, code=0, device="cpu"):
+    """Runs `krait` and checks its exit code. `device` is the one it uses unless told: by itself it
+    would take a GPU where there is one. Nothing else that a developer may have exported counts."""
     environment = {name: value for name, value in os.environ.items()
                    if not name.startswith("KRAIT_")}
-    if device:
-        environment["KRAIT_DEVICE"] = device
+    environment["KRAIT_DEVICE"] = device
     done = subprocess.run([KRAIT, *map(str, arguments)], capture_output=True, encoding="utf-8",
                           env=environment, timeout=110, check=False)
     if done.returncode != code:

@@ -27,7 +27,7 @@ BAD = [
     ((*GENERATE, "--repeat-penalty", "0"), "repetition_penalty"),
     ((*GENERATE, "--stop", ""), "stop"),
     ((*GENERATE, "--chunk", "0"), "--chunk"),
-    ((*GENERATE, "--device", "cuda:7"), "there are: cpu, reference"),
+    ((*GENERATE, "--device", "cuda:7"), "cuda:7 is not here; there are: "),
     ((*GENERATE, "-t", "-3"), "--threads"),
     ((*GENERATE, "--state-in", "/no/such.state"), "/no/such.state"),
     ((*GENERATE, "--state-out", "/no/such/a.state"), "there is no folder /no/such"),

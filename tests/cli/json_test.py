@@ -44,7 +44,7 @@ class Verify(unittest.TestCase):
 class Conform(unittest.TestCase):
     KEYS = {"op", "device", "kernel", "dtype", "case", "error", "tolerance", "verdict", "reason"}
 
-    def test_one_op_on_both_devices(self):
+    def test_one_op_on_every_device(self):
         result = krait_json("conform", "--op", "softplus")
         self.assertEqual({"cases", "passed", "failed", "unsupported"}, set(result))
         counts = {"pass": 0, "fail": 0, "unsupported": 0}
@@ -55,7 +55,7 @@ class Conform(unittest.TestCase):
             self.assertEqual(case["verdict"] == "pass", case["reason"] == "", case)
         self.assertEqual((counts["pass"], 0, counts["unsupported"]),
                          (result["passed"], result["failed"], result["unsupported"]))
-        self.assertEqual({"cpu", "reference"}, {case["device"] for case in result["cases"]})
+        self.assertLessEqual({"cpu", "reference"}, {case["device"] for case in result["cases"]})
         self.assertGreater(result["passed"], 0)
 
     def test_unsupported_is_not_passed(self):
@@ -108,7 +108,7 @@ class Bench(unittest.TestCase):
 class Others(unittest.TestCase):
     def test_devices(self):
         devices = krait_json("devices")["devices"]
-        self.assertEqual(["cpu", "reference"], [d["name"] for d in devices][:2])
+        self.assertLessEqual({"cpu", "reference"}, {device["name"] for device in devices})
         for device in devices:
             self.assertEqual({"name", "backend", "description", "memory"}, set(device))
         listed = krait("devices").stdout
