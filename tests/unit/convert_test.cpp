@@ -105,7 +105,7 @@ TEST(Convert, IntegersAreCutAndClamped) {
   EXPECT_EQ(converted<std::int32_t>(double(NAN), DType::f64, DType::i32), 0);
   EXPECT_EQ(converted<std::int64_t>(1e300, DType::f64, DType::i64),
             std::numeric_limits<std::int64_t>::max());
-  EXPECT_EQ(converted<std::int64_t>(-INFINITY, DType::f64, DType::i64),
+  EXPECT_EQ(converted<std::int64_t>(-double(INFINITY), DType::f64, DType::i64),
             std::numeric_limits<std::int64_t>::min());
   EXPECT_EQ(converted<std::uint8_t>(-1.0, DType::f64, DType::u8), 0);
   EXPECT_EQ(converted<std::uint8_t>(300.0, DType::f64, DType::u8), 255);
