@@ -43,7 +43,7 @@ class CpuDevice final : public HostDevice {
 
 namespace {
 
-/// What every kernel demands: float32 activations, and of weights a type that it can widen.
+/// What most kernels demand: float32 activations, and of weights a type that it can widen.
 std::string supports_types(const Call& call) {
   const auto refusal = [](std::string_view operand, Role role, const TensorView& view) {
     if (!view || role == Role::index) return std::string();

@@ -24,15 +24,15 @@ struct CpuKernel {
   std::string_view op;
   /// Where an op has several kernels: "gemv" makes "gemv.avx512".
   std::string_view variant = {};
-  /// Why not, beyond what all kernels demand (see `supports` in cpu.cpp); null for no demands.
+  /// Why the kernel cannot run the call, or nothing; null: it takes what most kernels take, which
+  /// is float32 activations and weights in f32, f16 or bf16 (supports_types in cpu.cpp).
   std::string (*supports)(const Call& call) = nullptr;
   void (*run)(const Call& call, const Run& run);
   std::int64_t (*workspace)(const Call& call) = nullptr;
   const WeightLayout* (*layout)(const Call& call, int i) = nullptr;
 };
 
-/// "x: f16 is not supported by the CPU kernels, which want f32", unless `view` is float32 or
-/// absent.
+/// The refusal of an operand that is not float32; empty if it is, or is absent.
 std::string want_f32(std::string_view operand, const TensorView& view);
 
 /// Every weight of a matrix product lies in panels (isa.h), and so does a table that an embedding

@@ -35,18 +35,14 @@ void linear(const Call& call, const Run& run) {
 
 template <class Element>
 void pack(const TensorView& stored, std::byte* packed) {
-  const std::int64_t outputs = stored.dim[0], inputs = stored.dim[1];
+  const std::int64_t outputs = stored.dim[0], inputs = stored.dim[1], row = stored.stride[0];
   auto* panel = reinterpret_cast<Element*>(packed);
-  for (std::int64_t p = 0; p < outputs; p += kPanel, panel += inputs * kPanel) {
-    const std::int64_t rows = std::min(kPanel, outputs - p);
-    if (rows < kPanel) std::fill_n(panel, inputs * kPanel, Element{});
-    // In squares, so that what is read and what is written both stay in the first-level cache.
-    for (std::int64_t i0 = 0; i0 < inputs; i0 += kPanel) {
-      const std::int64_t i1 = std::min(i0 + kPanel, inputs);
-      for (std::int64_t o = 0; o < rows; ++o) {
-        const Element* row = stored.as<const Element>() + (p + o) * stored.stride[0];
-        for (std::int64_t i = i0; i < i1; ++i) panel[i * kPanel + o] = row[i];
-      }
+  for (std::int64_t o0 = 0; o0 < outputs; o0 += kPanel, panel += inputs * kPanel) {
+    const Element* rows = stored.as<const Element>() + o0 * row;
+    const std::int64_t count = std::min(kPanel, outputs - o0);
+    if (count < kPanel) std::fill_n(panel, inputs * kPanel, Element{});
+    for (std::int64_t i = 0; i < inputs; ++i) {
+      for (std::int64_t o = 0; o < count; ++o) panel[i * kPanel + o] = rows[o * row + i];
     }
   }
 }
