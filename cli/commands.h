@@ -16,6 +16,7 @@ void add_verify(CLI::App& app, Action& action);
 void add_conform(CLI::App& app, Action& action);
 void add_bench(CLI::App& app, Action& action);
 void add_perplexity(CLI::App& app, Action& action);
+void add_quantize(CLI::App& app, Action& action);
 void add_ops(CLI::App& app, Action& action);
 
 /// Prints the devices; also `krait --list-devices`.

@@ -25,6 +25,7 @@ int main(int argc, char** argv) {
   add_conform(app, action);
   add_bench(app, action);
   add_perplexity(app, action);
+  add_quantize(app, action);
   add_ops(app, action);
   app.failure_message([](const CLI::App*, const CLI::Error& error) {
     return std::string("krait: ") + error.what() + "; see --help\n";

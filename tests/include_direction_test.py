@@ -44,6 +44,7 @@ PUBLIC_HEADERS = {
     "backend.h": "backends",
     "conform.h": "backends",
     "model.h": "runtime/model",
+    "quantize.h": "runtime/model",
     "plan.h": "runtime/plan",
     "session.h": "runtime/session",
     "state.h": "runtime/session",

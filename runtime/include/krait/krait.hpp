@@ -8,6 +8,7 @@
 #include <krait/graph.h>
 #include <krait/model.h>
 #include <krait/ops.h>
+#include <krait/quantize.h>
 #include <krait/sampler.h>
 #include <krait/session.h>
 #include <krait/status.h>
