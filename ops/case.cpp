@@ -132,6 +132,11 @@ std::vector<double> sequence_indices(std::string_view operand, const Case& c) {
       case Slots::discard:
         slot = in ? s : -1;
         break;
+      case Slots::mixed:
+        if (s % 4 == 1) slot = in ? -1 : s;
+        if (s % 4 == 2) slot = in ? sequences : s;
+        if (s % 4 == 3) slot = in ? sequences : -1;
+        break;
     }
     values.push_back(static_cast<double>(slot));
   }

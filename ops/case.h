@@ -21,6 +21,7 @@ enum class Slots {
   fork,      ///< all read slot 0, each writes a slot of its own
   fresh,     ///< all start from zeros (slot_in −1)
   discard,   ///< no state is kept (slot_out −1)
+  mixed,     ///< in turn: in place, fresh, all others from one slot that nobody writes, discarded
 };
 
 /// How activations lie in memory.

@@ -46,6 +46,7 @@ std::vector<Case> argmax_cases() {
       {.name = "misaligned", .dims = {{'M', 4}, {'V', 101}}, .layout = Layout::misaligned},
       {.name = "ties", .dims = {{'M', 4}, {'V', 300}}, .ranges = {{"x", Range{2, 2}}}},
       {.name = "nan", .dims = {{'M', 1}, {'V', 64}}, .plant = {{"x", NAN}}},
+      {.name = "all-nan", .dims = {{'M', 2}, {'V', 37}}, .ranges = {{"x", Range{NAN, NAN}}}},
       {.name = "infinity", .dims = {{'M', 2}, {'V', 64}}, .plant = {{"x", INFINITY}}},
       {.name = "no-rows", .dims = {{'M', 0}, {'V', 64}}},
   };
@@ -56,6 +57,8 @@ std::vector<Case> top_k_cases() {
   for (Case& c : list) {
     c.attrs = {{"k", std::min<double>(40, static_cast<double>(extent(c, 'V')))}};
   }
+  list.push_back({.name = "largest", .dims = {{'M', 3}, {'V', 129}}});  // k = 1
+  list.push_back({.name = "everything", .dims = {{'M', 3}, {'V', 19}}, .attrs = {{"k", 19}}});
   list.push_back({.name = "too-many",
                   .dims = {{'M', 1}, {'V', 8}},
                   .attrs = {{"k", 9}},

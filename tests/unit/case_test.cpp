@@ -118,6 +118,8 @@ TEST(Case, SlotsAreWhatTheirNamesSay) {
   EXPECT_EQ(slots(Slots::fork, out), (List{1, 2, 3, 4}));
   EXPECT_EQ(slots(Slots::fresh, in), (List{-1, -1, -1, -1}));
   EXPECT_EQ(slots(Slots::discard, out), (List{-1, -1, -1, -1}));
+  EXPECT_EQ(slots(Slots::mixed, in), (List{0, -1, 4, 4}));
+  EXPECT_EQ(slots(Slots::mixed, out), (List{0, 1, 2, -1}));
 }
 
 TEST(Case, SentinelsSeeWritesAroundAndBetweenRows) {
