@@ -1,0 +1,131 @@
+// Every op × type × case on every device of this machine against the float64 reference, on the CPU
+// with every instruction set, and a committed table of what is covered. A case lost, or gained
+// without being written down, fails.
+#include <cstdlib>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "tests/helpers/variants.h"
+#include <krait/conform.h>
+
+namespace krait {
+namespace {
+
+using Table = nlohmann::json;  // [variant][op][types] = "11 pass, 2 unsupported"
+
+const std::string kFile = KRAIT_SOURCE_DIR "/tests/conformance/coverage.json";
+
+Table read_table() {
+  std::ifstream file(kFile);
+  return file ? Table::parse(file) : Table::object();
+}
+
+struct Count {
+  int pass = 0;
+  int unsupported = 0;
+  std::string text() const {
+    return std::to_string(pass) + " pass" +
+           (unsupported ? ", " + std::to_string(unsupported) + " unsupported" : "");
+  }
+};
+
+/// Runs every case and counts verdicts; failures fail the test as they come.
+Table coverage(const test::Variant& variant) {
+  const test::ForceKernels forced(variant);
+  std::map<std::string, std::map<std::string, Count>> counts;
+  const auto report = [&](const ConformResult& result, std::int64_t) {
+    const std::string what = variant.name() + " " + result.op + " " + result.dtype + " " +
+                             result.case_name + " [" + result.kernel + "]";
+    EXPECT_NE(result.verdict, Verdict::fail) << what << ": " << result.reason;
+    EXPECT_TRUE(result.verdict != Verdict::unsupported || !result.reason.empty()) << what;
+    // That the forced kernel ran, and not the one that is usually first.
+    EXPECT_TRUE(result.kernel.empty() || result.kernel.find(variant.forced) != std::string::npos)
+        << what;
+    Count& count = counts[result.op][result.dtype];
+    count.pass += result.verdict == Verdict::pass;
+    count.unsupported += result.verdict == Verdict::unsupported;
+  };
+  EXPECT_TRUE(test::is_ok(conform({test::device(variant.device)}, {}, report)));
+  Table table = Table::object();
+  for (const auto& [op, rows] : counts) {
+    for (const auto& [types, count] : rows) table[op][types] = count.text();
+  }
+  return table;
+}
+
+class Conformance : public testing::TestWithParam<test::Variant> {};
+
+TEST_P(Conformance, EveryCasePassesAndNoneIsLost) {
+  const test::Variant& variant = GetParam();
+  const Table now = coverage(variant);
+  Table all = read_table();
+  if (std::getenv("KRAIT_WRITE_COVERAGE")) {
+    all[variant.name()] = now;
+    std::ofstream(kFile) << all.dump(1) << "\n";
+  }
+  const Table written = all.value(variant.name(), Table::object());
+  const auto row = [](const Table& table, const std::string& op, const std::string& types) {
+    return table.contains(op) ? table[op].value(types, "no cases") : std::string("no cases");
+  };
+  std::set<std::pair<std::string, std::string>> keys;
+  for (const Table* table : {&now, &written}) {
+    for (const auto& [op, rows] : table->items()) {
+      for (const auto& [types, count] : rows.items()) keys.emplace(op, types);
+    }
+  }
+  for (const auto& [op, types] : keys) {
+    EXPECT_EQ(row(now, op, types), row(written, op, types))
+        << variant.name() << " " << op << " " << types
+        << ": tests/conformance/coverage.json says otherwise. If more is covered now, write it "
+           "down: run this test with KRAIT_WRITE_COVERAGE=1";
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Variants, Conformance, testing::ValuesIn(test::variants()),
+                         [](const auto& info) { return test::test_name(info.param.name()); });
+
+/// The two that every machine has.
+TEST(ConformanceDevices, CpuAndReferenceAreHere) {
+  const std::vector<std::string> names = test::device_names();
+  for (const char* name : {"cpu", "reference"}) {
+    EXPECT_NE(std::find(names.begin(), names.end(), name), names.end()) << name;
+  }
+}
+
+TEST(ConformanceDevices, TheReferencePassesEverything) {
+  const Table written = read_table().value("reference", Table::object());
+  EXPECT_FALSE(written.empty());
+  for (const auto& [op, rows] : written.items()) {
+    for (const auto& [types, count] : rows.items()) {
+      EXPECT_EQ(count.get<std::string>().find("unsupported"), std::string::npos)
+          << op << " " << types;
+    }
+  }
+}
+
+TEST(ConformanceOptions, OneOpAndOneCase) {
+  int results = 0;
+  const auto report = [&](const ConformResult& result, std::int64_t total) {
+    EXPECT_EQ(result.op, "silu");
+    EXPECT_EQ(result.case_name, "prime");
+    EXPECT_EQ(result.device, "reference");
+    EXPECT_EQ(result.kernel, "float64");
+    EXPECT_EQ(result.verdict, Verdict::pass);
+    EXPECT_LE(result.error, result.tolerance);
+    EXPECT_EQ(total, 3);  // f32, f16, bf16
+    ++results;
+  };
+  EXPECT_TRUE(test::is_ok(
+      conform({test::device("reference")}, {.op = "silu", .case_name = "prime"}, report)));
+  EXPECT_EQ(results, 3);
+  for (const ConformOptions& options :
+       {ConformOptions{"no such op", ""}, {"silu", "no such case"}}) {
+    EXPECT_TRUE(test::is_error(conform({test::device("reference")}, options, report),
+                               Code::not_found, "no conformance case is named"));
+  }
+}
+
+}  // namespace
+}  // namespace krait
