@@ -7,6 +7,7 @@
 #include <unistd.h>
 #endif
 
+#include "backends/cpu/bandwidth.h"
 #include "backends/cpu/cpu_features.h"
 #include "backends/cpu/kernel.h"
 #include "backends/host_memory.h"
@@ -32,6 +33,11 @@ class CpuDevice final : public HostDevice {
   void end_run() override {
     pool_.end();
     run_lock_.unlock();
+  }
+  int threads() const override { return pool_.threads(); }
+  Result<double> read_bandwidth(std::int64_t bytes) override {
+    const std::lock_guard lock(run_lock_);
+    return measure_read_bandwidth(pool_, bytes);
   }
   ThreadPool& pool() { return pool_; }
 
