@@ -229,10 +229,14 @@ std::optional<std::vector<std::string>> splits_of(const Json& pre_tokenizer) {
   return splits;
 }
 
-/// The value of tokenizer.ggml.pre, if there is one that means this tokenizer.
+/// The value of tokenizer.ggml.pre, if there is one that means this tokenizer. The arrays have no
+/// place for a normaliser; NFC is let go, since it changes little and every converter does so.
 std::optional<std::string_view> name_of_pre_tokenizer(const Json& tokenizer) {
   const Json& model = member(tokenizer, "model");
   if (text_of(model, "type") != "BPE" || flag_of(model, "byte_fallback", false))
+    return std::nullopt;
+  if (const Json& normalizer = member(tokenizer, "normalizer");
+      !normalizer.is_null() && text_of(normalizer, "type") != "NFC")
     return std::nullopt;
   const auto splits = splits_of(member(tokenizer, "pre_tokenizer"));
   if (!splits) return std::nullopt;
