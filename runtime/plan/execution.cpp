@@ -75,7 +75,7 @@ Status Execution::run() {
   Device& device = *plan_->device;
   device.begin_run();
   Status status;
-  if (++runs_ == 2) {
+  if (runs_ < 2 && ++runs_ == 2) {
     Result<std::unique_ptr<Recording>> recorded = device.record([this] { return run_steps(); });
     if (recorded.ok())
       recording_ = std::move(*recorded);
