@@ -375,14 +375,14 @@ TEST(ExecutionRun, OneThatFailsReturnsTheKernelsError) {
 /// The promise of plans: everything was decided and allocated before.
 TEST(ExecutionRun, AllocatesNothing) {
   for (const std::string& name : test::device_names()) {
-    if (name == "reference") continue;  // its oracle works on copies in float64
+    if (name == "reference") continue;                // its oracle works on copies in float64
+    if (!device(name)->uses_host_memory()) continue;  // its driver and recordings do as they like
     SCOPED_TRACE(name);
     Program::Impl& program = golden_program(name).impl();
     for (const Sizes sizes :
          {Sizes{1, 1, 1, 3, true}, {64, 4, 4, 6, false}, {37, 2, 37, 4, false}}) {
       const auto plan = must(program.plan(sizes));
       const auto arena = must(program.device->allocate(plan->arena_bytes));
-      ASSERT_TRUE(is_ok(program.device->fill_zero(*arena, 0, plan->arena_bytes)));
       std::vector<std::unique_ptr<Buffer>> states;
       std::vector<Buffer*> pointers;
       for (const ir::Id id : plan->states) {
@@ -395,18 +395,26 @@ TEST(ExecutionRun, AllocatesNothing) {
       }
       Execution execution(plan, pointers, arena.get());
       ASSERT_TRUE(is_ok(execution.prepare(sizes)));
-      // One sequence takes all tokens, the others none; without tokens of their own, zeros are ids.
-      for (ir::Id id = 0; id < static_cast<ir::Id>(plan->graph->values.size()); ++id) {
-        if ((*plan->graph)[id].name != "starts") continue;
-        const TensorView& starts = execution.view(id);
-        for (std::int64_t s = 1; s < starts.dim[0]; ++s) {
-          const auto end = static_cast<std::int32_t>(sizes.steps ? s : sizes.tokens);
-          ASSERT_TRUE(is_ok(program.device->upload(&end, *arena, starts.offset + 4 * s, 4)));
+      // The first sequence takes all tokens, or each has one; every id and row is 0.
+      const auto write_inputs = [&] {
+        ASSERT_TRUE(is_ok(program.device->fill_zero(*arena, 0, plan->arena_bytes)));
+        for (std::size_t id = 0; id < plan->graph->values.size(); ++id) {
+          const std::string& name = plan->graph->values[id].name;
+          if (name != "starts" && name != "slot_in" && name != "slot_out") continue;
+          const TensorView& view = execution.view(static_cast<ir::Id>(id));
+          for (std::int64_t s = 1; s < view.dim[0]; ++s) {
+            const bool counts = sizes.steps || name != "starts";
+            const auto value = static_cast<std::int32_t>(counts ? s : sizes.tokens);
+            ASSERT_TRUE(is_ok(program.device->upload(&value, *arena, view.offset + 4 * s, 4)));
+          }
         }
-      }
+      };
       Status status;
-      EXPECT_EQ(test::count_allocations([&] { status = execution.run(); }), 0);
-      EXPECT_TRUE(is_ok(status));
+      for (const char* run : {"first", "second", "third"}) {
+        write_inputs();
+        EXPECT_EQ(test::count_allocations([&] { status = execution.run(); }), 0) << run;
+        EXPECT_TRUE(is_ok(status));
+      }
       EXPECT_EQ(test::count_allocations([&] { status = execution.prepare(sizes); }), 0)
           << "asked again for the same sizes";
     }
