@@ -10,8 +10,8 @@
 
 namespace krait {
 
-/// Those from q8_0 on store weights in blocks, in the layouts of GGUF: `linear` and `embedding` take
-/// them, and nothing else does.
+/// Those from q8_0 on store weights in blocks, in the layouts of GGUF: `linear` and `embedding`
+/// take them, and nothing else does.
 enum class DType : std::uint8_t {
   f64,
   f32,
