@@ -13,6 +13,7 @@
 #include "runtime/model/gguf_tokenizer.h"
 #include "runtime/model/gguf_writer.h"
 #include "runtime/model/model_impl.h"
+#include "runtime/model/weight_type.h"
 #include <krait/quantize.h>
 
 namespace krait {
@@ -48,24 +49,6 @@ std::optional<std::uint32_t> file_type(DType type) {
   }
 }
 
-double bits_per_element(DType type) {
-  return 8.0 * static_cast<double>(info(type).block_bytes) / static_cast<double>(info(type).block);
-}
-
-/// What a row that is not whole blocks of `type` gets instead.
-DType with_smaller_blocks(DType type) {
-  switch (type) {
-    case DType::q4_k:
-      return DType::q5_0;
-    case DType::q5_k:
-      return DType::q5_1;
-    case DType::q6_k:
-      return DType::q8_0;
-    default:
-      return DType::f16;
-  }
-}
-
 /// Sets `to` and `reason`, by what the tensor is for.
 void choose_type(const MambaConfig& config, DType wanted, QuantizedTensor& tensor) {
   const bool is_embedding = tensor.name == "token_embd.weight";
@@ -79,14 +62,12 @@ void choose_type(const MambaConfig& config, DType wanted, QuantizedTensor& tenso
     if (wanted != DType::f32) tensor.reason = "not a matrix of a product";
     return;
   }
-  if (is_head && bits_per_element(wanted) < bits_per_element(DType::q6_k)) {
-    tensor.to = DType::q6_k;
-    tensor.reason = is_embedding ? "the embedding is the head as well" : "the head";
-  }
   const std::int64_t row = tensor.shape[tensor.shape.rank() - 1].value;
-  if (row % info(tensor.to).block != 0)
-    tensor.reason = cat("rows of ", row, " are not whole blocks of ", name(tensor.to));
-  while (row % info(tensor.to).block != 0) tensor.to = with_smaller_blocks(tensor.to);
+  const WeightType chosen = weight_type(wanted, row, is_head);
+  tensor.to = chosen.type;
+  tensor.reason = chosen.reason;
+  if (is_embedding && is_head && chosen.reason == "the head")
+    tensor.reason = "the embedding is the head as well";
 }
 
 /// Converts tensors on several threads, each taking the next rows.

@@ -7,6 +7,7 @@
 
 #include "runtime/core/convert.h"
 #include "runtime/core/try.h"
+#include "runtime/model/weight_type.h"
 
 namespace krait {
 namespace {
@@ -22,13 +23,13 @@ constexpr PublishedShape kShapes[] = {{"mamba-130m", 768, 24},
                                       {"mamba-1.4b", 2048, 48},
                                       {"mamba-2.8b", 2560, 64}};
 
-/// Random tensors as a checkpoint: matrices in `dtype`, all else in float32.
+/// Random tensors as a checkpoint.
 class RandomTensors {
  public:
-  RandomTensors(DType dtype, std::uint64_t seed) : dtype_(dtype), state_(seed * 2 + 1) {}
+  explicit RandomTensors(std::uint64_t seed) : state_(seed * 2 + 1) {}
 
-  void add(std::string name, const Shape& shape, double low, double high, bool matrix) {
-    const DType dtype = matrix ? dtype_ : DType::f32;
+  void add(std::string name, const Shape& shape, double low, double high,
+           DType dtype = DType::f32) {
     const std::int64_t bytes = bytes_of(dtype, shape.elements());
     tensors_.push_back({std::move(name), dtype, shape, nullptr, bytes, {}});
     ranges_.emplace_back(low, high);
@@ -40,7 +41,6 @@ class RandomTensors {
     state_ = state_ * 6364136223846793005u + 1442695040888963407u;  // Knuth, MMIX
     return static_cast<float>(low + (high - low) * static_cast<double>(state_ >> 40) * 0x1p-24);
   }
-  DType dtype_;
   std::uint64_t state_;
   std::vector<CheckpointTensor> tensors_;
   std::vector<std::pair<double, double>> ranges_;
@@ -61,7 +61,8 @@ Result<std::shared_ptr<const Checkpoint>> RandomTensors::finish(Json config) {
     const auto [low, high] = ranges_[i];
     // Random over a stretch, then repeated: filling gigabytes must not take minutes.
     constexpr std::int64_t kStretch = 65521;
-    const std::int64_t fresh = std::min(count, kStretch);
+    const std::int64_t block = info(tensor.dtype).block;
+    const std::int64_t fresh = std::min(count, kStretch / block * block);
     std::vector<float> values(static_cast<std::size_t>(fresh));
     for (float& value : values) value = next(low, high);
     KRAIT_TRY(convert(dense_view(values.data(), DType::f32, {fresh}),
@@ -87,28 +88,30 @@ Result<std::shared_ptr<const Checkpoint>> random_checkpoint(std::string_view sha
     known += (known.empty() ? "" : ", ") + std::string(candidate.name);
   }
   if (!found) return not_found("shape ", shape, " is not known; there are: ", known);
-  if (!info(weights).floating || weights == DType::f64) {
-    return invalid("weights: expected f32, f16 or bf16, got ", name(weights));
+  if (!is_block(weights) && weights != DType::f32 && weights != DType::f16 &&
+      weights != DType::bf16) {
+    return invalid("weights: expected f32, f16, bf16 or a block type, got ", name(weights));
   }
   const std::int64_t d = found->d_model, di = 2 * d, N = 16, K = 4, R = (d + 15) / 16, V = 50280;
-  RandomTensors tensors(weights, seed);
+  RandomTensors tensors(seed);
   const auto matrix = [&](const std::string& tensor, std::int64_t out, std::int64_t in) {
     const double bound = 1 / std::sqrt(static_cast<double>(in));
-    tensors.add(tensor, {out, in}, -bound, bound, true);
+    const bool is_head = out == V;  // the embedding, tied
+    tensors.add(tensor, {out, in}, -bound, bound, weight_type(weights, in, is_head).type);
   };
   matrix("backbone.embeddings.weight", V, d);
-  tensors.add("backbone.norm_f.weight", {d}, 0.9, 1.1, false);
+  tensors.add("backbone.norm_f.weight", {d}, 0.9, 1.1);
   for (std::int64_t layer = 0; layer < found->n_layer; ++layer) {
     const std::string base = cat("backbone.layers.", layer, ".");
-    tensors.add(base + "norm.weight", {d}, 0.9, 1.1, false);
+    tensors.add(base + "norm.weight", {d}, 0.9, 1.1);
     matrix(base + "mixer.in_proj.weight", 2 * di, d);
-    tensors.add(base + "mixer.conv1d.weight", {di, 1, K}, -0.5, 0.5, false);
-    tensors.add(base + "mixer.conv1d.bias", {di}, -0.5, 0.5, false);
+    tensors.add(base + "mixer.conv1d.weight", {di, 1, K}, -0.5, 0.5);
+    tensors.add(base + "mixer.conv1d.bias", {di}, -0.5, 0.5);
     matrix(base + "mixer.x_proj.weight", R + 2 * N, di);
     matrix(base + "mixer.dt_proj.weight", di, R);
-    tensors.add(base + "mixer.dt_proj.bias", {di}, -6.9, -2.3, false);
-    tensors.add(base + "mixer.A_log", {di, N}, 0, 2.77, false);
-    tensors.add(base + "mixer.D", {di}, 0.9, 1.1, false);
+    tensors.add(base + "mixer.dt_proj.bias", {di}, -6.9, -2.3);
+    tensors.add(base + "mixer.A_log", {di, N}, 0, 2.77);
+    tensors.add(base + "mixer.D", {di}, 0.9, 1.1);
     matrix(base + "mixer.out_proj.weight", d, di);
   }
   Json config = {{"model_type", "mamba"},

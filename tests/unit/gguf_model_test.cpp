@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "graph/ir.h"
 #include "runtime/model/checkpoint.h"
 #include "runtime/model/config.h"
 #include "tests/helpers/devices.h"
@@ -278,6 +279,25 @@ TEST(QuantizeModel, Refusals) {
                        "\"backbone.embeddings.weight\" holds nan"));
   EXPECT_FALSE(fs::exists(path));
   EXPECT_TRUE(is_ok(quantize_model(nan, path, {.type = DType::bf16})));
+}
+
+TEST(QuantizeModel, RandomModelsHaveTheTypesOfFiles) {
+  const Model model = must(Model::random("mamba-130m", DType::q4_k));
+  EXPECT_EQ(model.info().weights, "q4_k");
+  const auto type_of = [&](std::string_view name) {
+    for (const ir::Value& value : model.graph().ir().values) {
+      if (value.name == name) return std::string(krait::name(value.type.dtype));
+    }
+    return std::string("absent");
+  };
+  EXPECT_EQ(type_of("backbone.embeddings.weight"), "q6_k");
+  EXPECT_EQ(type_of("backbone.layers.0.mixer.in_proj.weight"), "q4_k");
+  EXPECT_EQ(type_of("backbone.layers.0.mixer.dt_proj.weight"), "f16");
+  EXPECT_EQ(type_of("backbone.layers.0.mixer.D"), "f32");
+  // Its graph is text that parses back, types included.
+  const std::string text = model.graph().print();
+  EXPECT_EQ(must(Graph::parse(text)).print(), text);
+  EXPECT_TRUE(is_error(Model::random("mamba-130m", DType::i64), Code::invalid_argument, "got i64"));
 }
 
 TEST(QuantizeModel, ReportsProgressUpToTheEnd) {
