@@ -221,26 +221,27 @@ void fill_blocks(const TensorView& view, Random& random, double widest) {
   }
 }
 
+/// Whether every byte outside the tensor's rows is a sentinel.
 Status check_region(const Region& region, std::string_view op, std::string_view operand) {
-  // Mark every byte that belongs to the tensor, then look at the others.
-  std::vector<bool> inside(region.bytes.size(), false);
   const TensorView& view = region.view;
-  const std::int64_t row =
-      view.rank > 1 ? view.elements() / std::max<std::int64_t>(view.dim[0], 1) : view.elements();
   const std::int64_t rows = view.rank > 1 ? view.dim[0] : 1;
+  const std::int64_t row_bytes =
+      bytes_of(view.dtype, view.elements() / std::max<std::int64_t>(rows, 1));
+  std::int64_t at = 0;
+  const auto gap_until = [&](std::int64_t end) -> Status {
+    const auto first = region.bytes.begin() + at, last = region.bytes.begin() + std::max(at, end);
+    const auto wrong = std::find_if(first, last, [](std::byte b) { return b != kSentinel; });
+    if (wrong == last) return {};
+    return Status(Code::internal, cat("[", op, "] wrote outside ", operand, ", at byte ",
+                                      wrong - region.bytes.begin() - view.offset));
+  };
   for (std::int64_t r = 0; r < rows; ++r) {
     const std::int64_t begin =
         view.offset + (view.rank > 1 ? bytes_of(view.dtype, r * view.stride[0]) : 0);
-    for (std::int64_t i = 0; i < bytes_of(view.dtype, row); ++i)
-      inside[static_cast<std::size_t>(begin + i)] = true;
+    KRAIT_TRY(gap_until(begin));
+    at = begin + row_bytes;
   }
-  for (std::size_t i = 0; i < inside.size(); ++i) {
-    if (!inside[i] && region.bytes[i] != kSentinel) {
-      return Status(Code::internal, cat("[", op, "] wrote outside ", operand, ", at byte ",
-                                        static_cast<std::int64_t>(i) - view.offset));
-    }
-  }
-  return {};
+  return gap_until(static_cast<std::int64_t>(region.bytes.size()));
 }
 
 }  // namespace

@@ -30,6 +30,8 @@ class SequenceCall {
   TensorView& input(std::string_view name) {
     return host_.call.inputs[static_cast<std::size_t>(input_index(*host_.call.op, name))];
   }
+  /// What the op convolves or scans.
+  TensorView& tokens() { return host_.call.inputs[0]; }
   double tolerance(int output = 0) const { return krait::tolerance(host_.call, output); }
   void reset_states() { host_.inputs[state_input_]->bytes = original_state_; }
 
