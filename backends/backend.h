@@ -42,6 +42,9 @@ struct WeightLayout {
 struct Launch {
   Device& device;
   TensorView workspace;  ///< u8[bytes] as the kernel asked, 256-byte aligned; contents undefined
+  /// Whether the work queued last before this call leaves the call's states alone, so that they may
+  /// be read while it still runs.
+  bool early = false;
 };
 
 struct Kernel {

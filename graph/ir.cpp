@@ -237,7 +237,7 @@ void emit(const Graph& graph, const std::vector<int>& made_by, std::size_t n,
 
 }  // namespace
 
-void tidy(Graph& graph) {
+void drop_dead_nodes(Graph& graph) {
   const std::vector<int> made_by = producers(graph);
   std::vector<char> alive(graph.nodes.size());
   std::vector<int> work;
@@ -265,7 +265,10 @@ void tidy(Graph& graph) {
     if (alive[n] && !done[n]) emit(graph, made_by, n, done, sorted);
   }
   graph.nodes = std::move(sorted);
+}
 
+void tidy(Graph& graph) {
+  drop_dead_nodes(graph);
   // Declared values stay; results that no node yields any more go.
   std::vector<char> keep(graph.values.size());
   for (std::size_t id = 0; id < graph.values.size(); ++id)

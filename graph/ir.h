@@ -76,6 +76,8 @@ void replace_uses(Graph& graph, Id from, Id to);
 
 /// Sorts nodes after those they depend on, else keeping their order, and drops what reaches neither
 /// an output nor a state. A cycle would be an error of the caller: passes must not make one.
+void drop_dead_nodes(Graph& graph);
+/// drop_dead_nodes(), and the results that no node yields any more go: values are renumbered.
 void tidy(Graph& graph);
 /// Drops the values whose entry is 0 and renumbers the others; nothing may use the dropped ones.
 void keep_values(Graph& graph, const std::vector<char>& keep);
@@ -104,5 +106,13 @@ std::span<const Pass> all_passes();
 /// Runs every pass and verifies the result. `without` names passes to leave out.
 Result<Graph> optimise(Graph graph, const PassContext& context,
                        std::span<const std::string_view> without = {});
+
+/// The passes that wait until a plan knows the sizes of its calls, since what they fuse pays (and
+/// has kernels) only for some, such as decoding: plan_passes.inc.
+std::span<const Pass> plan_passes();
+
+/// Runs them. Values keep their numbers, so that inputs, outputs, weights and states are those of
+/// `graph`; `context.has_kernel` answers for the plan's sizes.
+Result<Graph> specialise(Graph graph, const PassContext& context);
 
 }  // namespace krait::ir

@@ -19,7 +19,7 @@ namespace krait {
 struct Op;
 struct Case;
 
-inline constexpr int kMaxInputs = 12;
+inline constexpr int kMaxInputs = 13;
 inline constexpr int kMaxOutputs = 2;
 inline constexpr int kMaxAttrs = 6;
 
@@ -188,6 +188,9 @@ struct Op {
   Cost (*cost)(const Call&) = nullptr;
   /// Real model shapes, odd sizes and calls that must be refused.
   std::vector<Case> (*cases)() = nullptr;
+  /// Several ops in one, made by a plan's passes where a device has a kernel for it: a backend need
+  /// not have one, since the parts do the same.
+  bool fused = false;
 };
 
 /// Position of an attribute by name; −1 if there is none.

@@ -1,6 +1,6 @@
 // causal_conv1d: a thread per token and channel; afterwards a thread per sequence and channel moves
 // the state on. Two launches, so that no token reads a state that is already the next one.
-#include "backends/cuda/cuda.h"
+#include "backends/cuda/early_launch.cuh"
 #include "backends/cuda/numeric.cuh"
 #include "backends/cuda/sequences.cuh"
 #include "ops/enums.h"
@@ -71,6 +71,7 @@ __global__ void move_state(Args<X> args) {
 /// Decoding: one token per sequence, so one thread can read the state and then move it on.
 template <class X>
 __global__ void step(Args<X> args) {
+  wait_for_inputs();
   const std::int64_t d = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (d >= args.channels) return;
   const int s = static_cast<int>(blockIdx.y);
@@ -115,6 +116,13 @@ Status run(const Call& call, const Launch& launch) {
                        {starts.as<const std::int32_t>(), slot_in.as<const std::int32_t>(),
                         slot_out.as<const std::int32_t>(), static_cast<int>(sequences)}};
     const unsigned columns = blocks_of(x.dim[1], kThreads);
+    if (call.steps) {
+      if (sequences > 0) {
+        launch_early(launch, step<X>, dim3(columns, static_cast<unsigned>(sequences)), kThreads, 0,
+                     args);
+      }
+      return;
+    }
     if (tokens > 0)
       convolve<<<dim3(columns, static_cast<unsigned>(tokens)), kThreads, 0, stream_of(launch)>>>(
           args);

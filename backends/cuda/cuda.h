@@ -39,6 +39,10 @@ class CudaDevice final : public Device {
 
   cudaStream_t stream() const { return stream_; }
   int multiprocessors() const { return multiprocessors_; }
+  /// Shared memory that a block may ask for.
+  int shared_bytes() const { return shared_bytes_; }
+  /// Whether kernels may start before the one before them has ended (early_launch.cuh).
+  bool early_launch() const { return early_launch_; }
 
  private:
   CudaDevice(int index, cudaStream_t stream, const cudaDeviceProp& properties);
@@ -46,6 +50,8 @@ class CudaDevice final : public Device {
   int index_;
   cudaStream_t stream_;
   int multiprocessors_;
+  int shared_bytes_;
+  bool early_launch_;
   DeviceInfo info_;
   std::mutex stream_mutex_;
   void* staging_ = nullptr;  ///< pinned, for large uploads
@@ -57,6 +63,10 @@ inline cudaStream_t stream_of(const Launch& launch) {
 
 /// After a kernel was queued: did the launch itself fail?
 Status launched(const Call& call);
+
+/// Whether the kernels of this module, as they run on the current device, wait for their inputs
+/// themselves where they are launched early (early_launch.cuh).
+bool compiled_for_early_launch();
 
 /// Every device this machine has.
 std::vector<DeviceInfo> list_cuda_devices();

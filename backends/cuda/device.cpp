@@ -105,6 +105,8 @@ CudaDevice::CudaDevice(int index, cudaStream_t stream, const cudaDeviceProp& pro
     : index_(index),
       stream_(stream),
       multiprocessors_(properties.multiProcessorCount),
+      shared_bytes_(static_cast<int>(properties.sharedMemPerBlockOptin)),
+      early_launch_(properties.major >= 9 && compiled_for_early_launch()),
       info_(describe(index, properties)) {}
 
 Result<std::shared_ptr<Device>> CudaDevice::open(int index) {

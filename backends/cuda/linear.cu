@@ -1,8 +1,6 @@
 // linear: y = x wᵀ + bias. Two kernels of our own: `gemv` for few tokens, bound by the weights'
 // bytes, and `tiled` for many, which needs nothing but the CUDA cores.
-#include "backends/cuda/cuda.h"
-#include "backends/cuda/numeric.cuh"
-#include "runtime/core/try.h"
+#include "backends/cuda/gemv.cuh"
 
 namespace krait::cuda {
 namespace {
@@ -47,126 +45,13 @@ void with_types(const Call& call, Body&& body) {
   });
 }
 
-// ---- few tokens ----
-
-constexpr int kGemvWarps = 4;
-constexpr int kGemvTokens = 8;  ///< that share one pass over the weights
-
-/// So many elements that their weights fill sixteen bytes, loaded in sixteen-byte pieces.
-template <class Type, int count>
-struct Pack {
-  alignas(16) Type element[count];
-  __device__ static Pack load(const Type* from) {
-    static_assert(sizeof(Pack) % 16 == 0);
-    Pack pack;
-#pragma unroll
-    for (int i = 0; i < static_cast<int>(sizeof(Pack) / 16); ++i) {
-      reinterpret_cast<uint4*>(&pack)[i] = reinterpret_cast<const uint4*>(from)[i];
-    }
-    return pack;
-  }
-};
-
-/// Elements of x that belong to one pack of weights; activations may be narrower than weights.
-template <class X, int count>
-__device__ inline float dot(const X* x, const float (&w)[count], bool x_packed, float sum) {
-  if constexpr (sizeof(X) * count % 16 == 0) {
-    if (x_packed) {
-      const auto pack = Pack<X, count>::load(x);
-#pragma unroll
-      for (int k = 0; k < count; ++k) sum = fmaf(to_float(pack.element[k]), w[k], sum);
-      return sum;
-    }
-  }
-#pragma unroll
-  for (int k = 0; k < count; ++k) sum = fmaf(to_float(x[k]), w[k], sum);
-  return sum;
-}
-
-/// A warp per output row: lanes stride over the row in packs, several in flight, then add up.
-/// `w_packed` and `x_packed`: rows are aligned to sixteen bytes.
-template <int tokens, class X, class W, class Y>
-__global__ void __launch_bounds__(kGemvWarps * 32)
-    gemv(Args args, std::int64_t first, bool w_packed, bool x_packed) {
-  constexpr int kCount = 16 / sizeof(W);
-  constexpr int kFlight = 4;
-  const std::int64_t o = std::int64_t{blockIdx.x} * kGemvWarps + threadIdx.x / 32;
-  const int lane = static_cast<int>(threadIdx.x % 32);
-  if (o >= args.outputs) return;
-  const W* w = static_cast<const W*>(args.w) + o * args.inputs;
-  const X* x = static_cast<const X*>(args.x) + first * args.x_row;
-  float sums[tokens] = {};
-  std::int64_t done = 0;
-  if (w_packed) {
-    const std::int64_t packs = args.inputs / kCount;
-    for (std::int64_t p = lane; p < packs; p += 32 * kFlight) {
-      Pack<W, kCount> pack[kFlight];
-#pragma unroll
-      for (int j = 0; j < kFlight; ++j) {
-        if (p + 32 * j < packs) pack[j] = Pack<W, kCount>::load(w + (p + 32 * j) * kCount);
-      }
-#pragma unroll
-      for (int j = 0; j < kFlight; ++j) {
-        if (p + 32 * j >= packs) break;
-        float weights[kCount];
-#pragma unroll
-        for (int k = 0; k < kCount; ++k) weights[k] = to_float(pack[j].element[k]);
-#pragma unroll
-        for (int t = 0; t < tokens; ++t) {
-          sums[t] = dot(x + t * args.x_row + (p + 32 * j) * kCount, weights, x_packed, sums[t]);
-        }
-      }
-    }
-    done = packs * kCount;
-  }
-  for (std::int64_t i = done + lane; i < args.inputs; i += 32) {
-    const float weight = to_float(w[i]);
-#pragma unroll
-    for (int t = 0; t < tokens; ++t) {
-      sums[t] = fmaf(to_float(x[t * args.x_row + i]), weight, sums[t]);
-    }
-  }
-#pragma unroll
-  for (int t = 0; t < tokens; ++t) {
-    const float sum = warp_sum(sums[t]);
-    if (lane == 0) {
-      static_cast<Y*>(args.y)[(first + t) * args.y_row + o] =
-          from_float<Y>(sum + (args.bias ? args.bias[o] : 0.0f));
-    }
-  }
-}
-
 std::string supports_gemv(const Call& call, const Device& device) {
-  if (call.inputs[0].dim[0] > kGemvTokens) {
-    return cat("for at most ", kGemvTokens, " tokens, got ", call.inputs[0].dim[0]);
-  }
-  return supports_types(call, device);
+  return gemv_supports(call.inputs[0], call.inputs[1], call.outputs[0], device);
 }
 
-bool aligned(const void* p, std::int64_t row_bytes) {
-  return reinterpret_cast<std::uintptr_t>(p) % 16 == 0 && row_bytes % 16 == 0;
-}
-
-template <int tokens>
-void launch_gemv(const Call& call, const Args& args, std::int64_t first, cudaStream_t stream) {
-  with_types(call, [&](auto x, auto w, auto y) {
-    using X = decltype(x);
-    using W = decltype(w);
-    const bool w_packed = aligned(args.w, args.inputs * static_cast<std::int64_t>(sizeof(W)));
-    const bool x_packed = aligned(args.x, args.x_row * static_cast<std::int64_t>(sizeof(X)));
-    gemv<tokens, X, W, decltype(y)>
-        <<<blocks_of(args.outputs, kGemvWarps), kGemvWarps * 32, 0, stream>>>(args, first, w_packed,
-                                                                              x_packed);
-  });
-}
-
-Status run_gemv(const Call& call, const Launch& launch) {
-  const Args args = args_of(call);
-  if (args.tokens == 0) return {};
-  // Whatever the number of tokens, a token's sum is made in the same order.
-  std::int64_t first = 0;
-  for (; args.tokens - first >= 4; first += 4) launch_gemv<4>(call, args, first, stream_of(launch));
-  for (; first < args.tokens; ++first) launch_gemv<1>(call, args, first, stream_of(launch));
+Status run_few(const Call& call, const Launch& launch) {
+  const auto [x, w, bias] = call.in<3>();
+  run_gemv(launch, gemv_input(x), w, plain_epilogue(call.outputs[0], bias));
   return launched(call);
 }
 
@@ -232,7 +117,7 @@ Status run_tiled(const Call& call, const Launch& launch) {
 
 }  // namespace
 
-extern const Kernel linear_gemv_kernel{"linear", "gemv", supports_gemv, run_gemv};
+extern const Kernel linear_gemv_kernel{"linear", "gemv", supports_gemv, run_few};
 extern const Kernel linear_tiled_kernel{"linear", "tiled", supports_types, run_tiled};
 
 }  // namespace krait::cuda

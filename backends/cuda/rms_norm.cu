@@ -1,5 +1,5 @@
 // rms_norm: a block per token and group; the residual sum, gate and weight in the same pass.
-#include "backends/cuda/cuda.h"
+#include "backends/cuda/early_launch.cuh"
 #include "backends/cuda/numeric.cuh"
 #include "runtime/core/try.h"
 
@@ -26,6 +26,7 @@ struct Args {
 
 template <class X, class Y>
 __global__ void __launch_bounds__(kThreads) rms_norm(Args<X> args, Y* y, std::int64_t y_row) {
+  wait_for_inputs();
   const std::int64_t t = blockIdx.x;
   const std::int64_t d0 = blockIdx.y * args.width;
   // v = (x + residual)·silu(gate), made twice: once for the sum of squares, once for the output.
@@ -93,7 +94,7 @@ Status run(const Call& call, const Launch& launch) {
       args.eps = static_cast<float>(call.attr("eps"));
       args.norm_before_gate = call.flag("norm_before_gate");
       const dim3 grid(static_cast<unsigned>(x.dim[0]), static_cast<unsigned>(groups));
-      rms_norm<<<grid, kThreads, 0, stream_of(launch)>>>(args, y.as<Y>(), y.stride[0]);
+      launch_early(launch, rms_norm<X, Y>, grid, kThreads, 0, args, y.as<Y>(), y.stride[0]);
     });
   });
   return launched(call);

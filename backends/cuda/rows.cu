@@ -1,5 +1,5 @@
 // Ops that pick rows or positions: embedding, gather_rows, argmax, top_k.
-#include "backends/cuda/cuda.h"
+#include "backends/cuda/early_launch.cuh"
 #include "backends/cuda/numeric.cuh"
 #include "runtime/core/try.h"
 
@@ -12,6 +12,7 @@ constexpr int kThreads = 256;
 template <class From, class To>
 __global__ void pick(const From* table, std::int64_t table_row, const std::int32_t* index, To* y,
                      std::int64_t y_row, std::int64_t width) {
+  wait_for_inputs();
   const From* from = table + index[blockIdx.x] * table_row;
   To* to = y + blockIdx.x * y_row;
   for (std::int64_t d = threadIdx.x; d < width; d += blockDim.x)
@@ -35,9 +36,9 @@ Status run_pick(const Call& call, const Launch& launch, const TensorView& table,
     with_float_type(y.dtype, [&](auto to) {
       using From = decltype(from);
       using To = decltype(to);
-      pick<<<static_cast<unsigned>(y.dim[0]), kThreads, 0, stream_of(launch)>>>(
-          table.as<const From>(), table.stride[0], index.as<const std::int32_t>(), y.as<To>(),
-          y.stride[0], y.dim[1]);
+      launch_early(launch, pick<From, To>, dim3(static_cast<unsigned>(y.dim[0])), kThreads, 0,
+                   table.as<const From>(), table.stride[0], index.as<const std::int32_t>(),
+                   y.as<To>(), y.stride[0], y.dim[1]);
     });
   });
   return launched(call);

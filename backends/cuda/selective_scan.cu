@@ -1,9 +1,9 @@
 // selective_scan: sequential in time, parallel over sequences, channels and states. A channel's
 // states are split over a few lanes and stay in their registers; y is added up over those lanes.
 #include "backends/cuda/cuda.h"
+#include "backends/cuda/discretise.cuh"
 #include "backends/cuda/numeric.cuh"
 #include "backends/cuda/sequences.cuh"
-#include "ops/enums.h"
 #include "runtime/core/try.h"
 
 namespace krait::cuda {
@@ -29,23 +29,6 @@ struct Args {
   bool dt_softplus;
   Sequences sequences;
 };
-
-/// h ← Ā h + B̄ u for one state, where x = dt·A and input = dt·u.
-template <Discretisation rule>
-__device__ inline float advance(float h, float x, float B, float input) {
-  if constexpr (rule == Discretisation::mamba) {
-    return fmaf(expf(x), h, B * input);
-  } else if constexpr (rule == Discretisation::zoh) {
-    // (eˣ − 1)/x; the series where the quotient would be 0/0.
-    const float gain = fabsf(x) < 1e-3f ? fmaf(x, fmaf(x, 1.0f / 6, 0.5f), 1.0f) : expm1f(x) / x;
-    return fmaf(expf(x), h, gain * B * input);
-  } else if constexpr (rule == Discretisation::euler) {
-    return fmaf(1.0f + x, h, B * input);
-  } else {
-    const float q = 1.0f / (1.0f - 0.5f * x);
-    return fmaf((1.0f + 0.5f * x) * q, h, q * B * input);
-  }
-}
 
 template <Discretisation rule, int lanes, int per_lane, class X>
 __global__ void __launch_bounds__(kThreads) scan(Args<X> args) {

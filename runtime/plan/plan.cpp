@@ -54,6 +54,26 @@ Shape resolve(const Shape& shape, const Sizes& sizes) {
 
 namespace {
 
+/// Adds the likeliest id of every row of logits as an output of the graph.
+Status add_argmax(ir::Graph& graph, ir::Id& next, ir::Id& tokens) {
+  ir::Id logits = ir::kNone;
+  for (const ir::Output& output : graph.outputs) {
+    if (output.name == "logits") logits = output.value;
+  }
+  for (ir::Id id = 0; id < static_cast<ir::Id>(graph.values.size()); ++id) {
+    if (graph[id].kind == ir::Kind::input && graph[id].name == "tokens") tokens = id;
+  }
+  if (logits == ir::kNone || tokens == ir::kNone) {
+    return unsupported("graph ", graph.name,
+                       " has no input named tokens and output named logits to generate with");
+  }
+  KRAIT_ASSIGN(const ir::Node* node,
+               ir::append(graph, argmax_op, {logits}, default_attrs(argmax_op)));
+  next = node->outputs[0];
+  graph.outputs.push_back({"next", next});
+  return {};
+}
+
 /// Follows views to the value whose memory they look at.
 ir::Id base_of(const std::vector<Home>& homes, ir::Id id) {
   while (homes[static_cast<std::size_t>(id)].place == Home::Place::view) {
@@ -184,6 +204,22 @@ Status choose_kernels(Plan& plan, WeightStore& weights) {
   return {};
 }
 
+/// Whether the step after `before` may read its states while `before` still runs.
+bool leaves_states_alone(const Plan& plan, const Step& before, const Step& step) {
+  const auto& nodes = plan.graph->nodes;
+  for (const ir::Id output : nodes[static_cast<std::size_t>(before.node)].outputs) {
+    if (output == ir::kNone) continue;
+    const Home& written = plan.homes[static_cast<std::size_t>(output)];
+    if (written.place != Home::Place::state) continue;
+    for (const ir::Id input : nodes[static_cast<std::size_t>(step.node)].inputs) {
+      if (input == ir::kNone) continue;
+      const Home& read = plan.homes[static_cast<std::size_t>(input)];
+      if (read.place == Home::Place::state && read.state == written.state) return false;
+    }
+  }
+  return true;
+}
+
 /// Gives every value of the arena, and every workspace, a place that nothing else uses meanwhile.
 void lay_out(Plan& plan) {
   const ir::Graph& graph = *plan.graph;
@@ -210,11 +246,16 @@ void lay_out(Plan& plan) {
       if (id != ir::kNone) use(id, s);
     }
     for (const ir::Id id : node.outputs) {
-      if (id != ir::kNone && plan.homes[static_cast<std::size_t>(id)].place == Home::Place::arena)
+      if (id != ir::kNone && id != plan.next &&
+          plan.homes[static_cast<std::size_t>(id)].place == Home::Place::arena)
         add(id, s);
     }
     workspace.push_back(lifetimes.size());
     lifetimes.push_back({step.workspace_bytes, s, s});
+  }
+  if (plan.next != ir::kNone) {
+    lifetime_of[static_cast<std::size_t>(plan.next)] =
+        lifetime_of[static_cast<std::size_t>(plan.tokens)];
   }
   for (const ir::Output& output : graph.outputs) use(output.value, end);
   std::vector<std::int64_t> offsets;
@@ -239,11 +280,17 @@ Result<std::shared_ptr<const Plan>> make_plan(std::shared_ptr<const ir::Graph> g
     }
   }
   auto plan = std::make_shared<Plan>();
-  plan->graph = std::move(graph);
+  ir::Graph own = *graph;
+  if (sizes.greedy) KRAIT_TRY(add_argmax(own, plan->next, plan->tokens));
+  KRAIT_ASSIGN(ir::Graph specialised,
+               ir::specialise(std::move(own), {kernel_predicate(device, sizes)}));
+  plan->graph = std::make_shared<const ir::Graph>(std::move(specialised));
   plan->device = std::move(device);
   plan->sizes = sizes;
   KRAIT_TRY(assign_places(*plan));
   KRAIT_TRY(choose_kernels(*plan, weights));
+  for (std::size_t s = 1; s < plan->steps.size(); ++s)
+    plan->steps[s].early = leaves_states_alone(*plan, plan->steps[s - 1], plan->steps[s]);
   lay_out(*plan);
   return std::shared_ptr<const Plan>(std::move(plan));
 }
@@ -274,23 +321,23 @@ std::string describe(const Plan& plan) {
   return std::move(out).str();
 }
 
-ir::HasKernel kernel_predicate(std::shared_ptr<Device> device) {
-  return [device = std::move(device)](const Op& op, std::span<const Type* const> types,
-                                      const Attrs& attrs) {
-    const Sizes one{1, 1, 1, 1, false};
+ir::HasKernel kernel_predicate(std::shared_ptr<Device> device, const Sizes& sizes) {
+  return [device = std::move(device), sizes](const Op& op, std::span<const Type* const> types,
+                                             const Attrs& attrs) {
     Call call;
     call.op = &op;
     call.attrs = attrs;
+    call.steps = sizes.steps;
     for (std::size_t i = 0; i < types.size(); ++i) {
       if (types[i])
-        call.inputs[i] = dense_view(nullptr, types[i]->dtype, resolve(types[i]->shape, one));
+        call.inputs[i] = dense_view(nullptr, types[i]->dtype, resolve(types[i]->shape, sizes));
     }
     const auto inferred = infer(op, types, attrs);
     if (!inferred.ok()) return false;
     for (std::size_t o = 0; o < op.outputs.size(); ++o) {
       if (!inferred->present[o]) continue;
       call.outputs[o] =
-          dense_view(nullptr, inferred->types[o].dtype, resolve(inferred->types[o].shape, one));
+          dense_view(nullptr, inferred->types[o].dtype, resolve(inferred->types[o].shape, sizes));
     }
     return choose_kernel(call, *device).ok();
   };

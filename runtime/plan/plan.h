@@ -19,6 +19,9 @@ struct Sizes {
   std::int64_t rows = 0;
   std::int64_t slots = 0;
   bool steps = false;  ///< every sequence has exactly one token
+  /// Steps whose every token has a row of logits, and whose likeliest ids replace the tokens: the
+  /// next run continues from them.
+  bool greedy = false;
 
   friend bool operator==(const Sizes&, const Sizes&) = default;
   friend auto operator<=>(const Sizes&, const Sizes&) = default;
@@ -49,16 +52,19 @@ struct Step {
       packed{};  ///< weights in the kernel's layout, where it has one
   std::int64_t workspace_offset = 0;
   std::int64_t workspace_bytes = 0;
-  Cost cost;  ///< at the plan's sizes
+  bool early = false;  ///< see Launch: the step before updates no state of this one
+  Cost cost;           ///< at the plan's sizes
 };
 
 struct Plan {
-  std::shared_ptr<const ir::Graph> graph;
+  std::shared_ptr<const ir::Graph> graph;  ///< specialised: its values have the program's numbers
   std::shared_ptr<Device> device;
   Sizes sizes;              ///< the largest call it serves
   std::vector<Home> homes;  ///< one per value
   std::vector<ir::Id> states;
   std::vector<Step> steps;  ///< views and constants need none
+  /// In a greedy plan: the ids that argmax yields, and the input in whose memory they lie.
+  ir::Id next = ir::kNone, tokens = ir::kNone;
   std::int64_t arena_bytes = 0;
 };
 
@@ -69,7 +75,8 @@ Result<std::shared_ptr<const Plan>> make_plan(std::shared_ptr<const ir::Graph> g
 /// As a table: node, kernel, reasons of refusal, bytes, operations; then the arena.
 std::string describe(const Plan& plan);
 
-/// For graph passes: whether `device` has a kernel, asked with one token, one sequence and one row.
-ir::HasKernel kernel_predicate(std::shared_ptr<Device> device);
+/// For graph passes: whether `device` has a kernel for calls of these sizes.
+ir::HasKernel kernel_predicate(std::shared_ptr<Device> device,
+                               const Sizes& sizes = {1, 1, 1, 1, false});
 
 }  // namespace krait

@@ -100,8 +100,8 @@ struct Session::Impl {
     return check_bounds(graph(), program.impl().bounds, sizes, sources);
   }
 
-  /// Uploads the inputs and runs a packed call of these sizes, slots aside; waits for its end.
-  Result<Execution*> launch(Sizes sizes, std::span<const Feed> feeds) {
+  /// Uploads the inputs of a packed call of these sizes, slots aside: it is ready to run.
+  Result<Execution*> upload(Sizes sizes, std::span<const Feed> feeds) {
     sizes.slots = options.slots + kScratchSlots;
     KRAIT_TRY(find_inputs(sizes, feeds));
     last = nullptr;  // its memory is overwritten from here on
@@ -112,6 +112,12 @@ struct Session::Impl {
       KRAIT_TRY(
           device().upload(sources[id], *arena, view.offset, bytes_of(view.dtype, view.elements())));
     }
+    return execution;
+  }
+
+  /// Runs a packed call; waits for its end.
+  Result<Execution*> launch(const Sizes& sizes, std::span<const Feed> feeds) {
+    KRAIT_ASSIGN(Execution * execution, upload(sizes, feeds));
     KRAIT_TRY(execution->run());
     KRAIT_TRY(device().synchronize());
     return last = execution;
@@ -147,6 +153,7 @@ struct Session::Impl {
   }
 
   Status check_segments(std::span<const Segment> segments) const;
+  Result<std::vector<std::int32_t>> run_greedy(std::span<const Segment> segments, int count);
   Status run_pieces(std::span<const Piece> pieces, Rows which);
 };
 
@@ -240,6 +247,45 @@ Status Session::Impl::run_pieces(std::span<const Piece> pieces, Rows which) {
   return {};
 }
 
+Result<std::vector<std::int32_t>> Session::Impl::run_greedy(std::span<const Segment> segments,
+                                                            int count) {
+  const auto sequences = static_cast<std::int64_t>(segments.size());
+  tokens.clear();
+  starts.assign(1, 0);
+  slot_in.clear();
+  rows.clear();
+  for (const Segment& segment : segments) {
+    rows.push_back(static_cast<std::int32_t>(tokens.size()));
+    tokens.push_back(segment.tokens[0]);
+    starts.push_back(static_cast<std::int32_t>(tokens.size()));
+    slot_in.push_back(segment.slot_in);
+  }
+  slot_out = slot_in;
+  const Feed feed{"tokens", dense_view(tokens.data(), DType::i32, {sequences})};
+  KRAIT_ASSIGN(Execution * execution,
+               upload({sequences, sequences, sequences, 0, true, true}, {&feed, 1}));
+  const std::int64_t bytes = sequences * static_cast<std::int64_t>(sizeof(std::int32_t));
+  KRAIT_ASSIGN(std::unique_ptr<Buffer> history, device().allocate(count * bytes));
+  const std::int64_t from = execution->view(execution->plan().next).offset;
+  for (int i = 0; i < count; ++i) {
+    KRAIT_TRY(execution->run());
+    KRAIT_TRY(device().copy(*arena, from, *history, i * bytes, bytes));
+  }
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(count * sequences));
+  KRAIT_TRY(device().download(*history, 0, ids.data(), count * bytes));
+  KRAIT_TRY(device().synchronize());
+  last = execution;
+  for (std::size_t s = 0; s < segments.size(); ++s) {
+    const auto slot = static_cast<std::size_t>(segments[s].slot_out);
+    positions[slot] += count;
+    if (!options.record_tokens) continue;
+    recorded[slot].push_back(tokens[s]);
+    for (std::size_t i = 0; i + 1 < static_cast<std::size_t>(count); ++i)
+      recorded[slot].push_back(ids[i * segments.size() + s]);
+  }
+  return ids;
+}
+
 Session::Session(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
@@ -321,6 +367,30 @@ Result<Logits> Session::prefill(std::span<const std::int32_t> tokens, int slot) 
 
 Result<Logits> Session::step(std::int32_t token, int slot) {
   return prefill({&token, 1}, slot);
+}
+
+Result<std::vector<std::int32_t>> Session::greedy(std::span<const std::int32_t> tokens,
+                                                  std::span<const int> slots, int count) {
+  if (!impl_) return moved_from();
+  return guarded([&]() -> Result<std::vector<std::int32_t>> {
+    if (tokens.size() != slots.size() || tokens.empty()) {
+      return invalid("greedy: expected a token for each of the slots, got ", tokens.size(),
+                     " tokens and ", slots.size(), " slots");
+    }
+    if (tokens.size() > static_cast<std::size_t>(impl_->options.chunk)) {
+      return invalid("greedy: expected at most ", impl_->options.chunk,
+                     " sequences; raise SessionOptions::chunk");
+    }
+    if (count < 1 || count > (1 << 24))
+      return invalid("greedy: expected 1 to ", 1 << 24, " steps, got ", count);
+    std::vector<Segment> segments;
+    for (std::size_t s = 0; s < tokens.size(); ++s) {
+      KRAIT_TRY(impl_->check_slot(slots[s]));
+      segments.push_back({tokens.subspan(s, 1), slots[s], slots[s]});
+    }
+    KRAIT_TRY(impl_->check_segments(segments));
+    return impl_->run_greedy(segments, count);
+  });
 }
 
 Status Session::run(std::span<const std::int64_t> lengths, std::span<const int> slot_in,

@@ -230,9 +230,9 @@ TEST(PlanKernels, TheDescriptionTellsKernelsBytesAndArena) {
   has("plan of mamba on reference: 16 tokens, 1 sequences, 1 rows of logits\n");
   // 16 tokens of 64 channels in float64, 256 rows of 64 weights: ids and rows are counted once.
   has("  embedding -> float64  f64[T, 64]  ");
-  has("  selective_scan -> float64  f64[T, 128], f32[C, 128, 16]  ");
-  has("  linear -> float64  f64[M, 256]  ");
-  has(" bytes, 32768 flops");  // of the head: 2 · 64 · 256
+  has("  dt_proj_scan -> float64  f64[T, 128], f32[C, 128, 16]  ");
+  has("  norm_linear -> float64  f64[M, 256]  ");
+  has(" bytes, 33024 flops");  // of the head: 4 · 64 for the norm, 2 · 64 · 256
   has("  arena ");
   const auto plan = must(golden_program("reference").impl().plan({16, 1, 1, 1, false}));
   has("arena " + std::to_string(plan->arena_bytes) + " bytes; ");
@@ -244,8 +244,8 @@ TEST(PlanKernels, TheDescriptionTellsKernelsBytesAndArena) {
 
 TEST(PlanKernels, AreListedOncePerOp) {
   EXPECT_EQ(must(golden_program("reference").kernels(16, 1, 1)),
-            "embedding float64, rms_norm float64, linear float64, causal_conv1d float64, "
-            "selective_scan float64, add float64, gather_rows float64");
+            "embedding float64, in_proj_conv1d float64, linear float64, dt_proj_scan float64, "
+            "linear_residual float64, gather_rows float64, norm_linear float64");
 }
 
 /// A device with three kernels for exp: one that never can, one for decoding, one for the rest.

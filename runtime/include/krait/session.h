@@ -131,6 +131,13 @@ class KRAIT_API Session {
   Result<Logits> prefill(std::span<const std::int32_t> tokens, int slot = 0);
   Result<Logits> step(std::int32_t token, int slot = 0);
 
+  /// Continues the sequences in `slots` by `count` tokens each, always the likeliest: the first
+  /// call consumes `tokens`, one of each sequence, every other what the one before yielded. Nothing
+  /// returns to the host in between. Returns the ids by step: the sequences' first ones, their
+  /// second ones, …; the last ones have not been consumed yet.
+  Result<std::vector<std::int32_t>> greedy(std::span<const std::int32_t> tokens,
+                                           std::span<const int> slots, int count);
+
   /// For an embedder's graph: one packed call of at most `chunk` tokens. Each segment's `tokens` is
   /// ignored but for its length; `feeds` provide every input other than starts, slot_in, slot_out
   /// and rows. Outputs are fetched with output().

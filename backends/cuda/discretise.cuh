@@ -1,0 +1,39 @@
+// One step of the recurrence of a state-space model.
+#pragma once
+
+#include "ops/enums.h"
+
+namespace krait::cuda {
+
+/// h ← Ā h + B̄ u for one state, where x = dt·A and input = dt·u.
+template <Discretisation rule>
+__device__ inline float advance(float h, float x, float B, float input) {
+  if constexpr (rule == Discretisation::mamba) {
+    return fmaf(expf(x), h, B * input);
+  } else if constexpr (rule == Discretisation::zoh) {
+    // (eˣ − 1)/x; the series where the quotient would be 0/0.
+    const float gain = fabsf(x) < 1e-3f ? fmaf(x, fmaf(x, 1.0f / 6, 0.5f), 1.0f) : expm1f(x) / x;
+    return fmaf(expf(x), h, gain * B * input);
+  } else if constexpr (rule == Discretisation::euler) {
+    return fmaf(1.0f + x, h, B * input);
+  } else {
+    const float q = 1.0f / (1.0f - 0.5f * x);
+    return fmaf((1.0f + 0.5f * x) * q, h, q * B * input);
+  }
+}
+
+/// The same for a rule that only the call knows.
+__device__ inline float advance(Discretisation rule, float h, float x, float B, float input) {
+  switch (rule) {
+    case Discretisation::zoh:
+      return advance<Discretisation::zoh>(h, x, B, input);
+    case Discretisation::euler:
+      return advance<Discretisation::euler>(h, x, B, input);
+    case Discretisation::bilinear:
+      return advance<Discretisation::bilinear>(h, x, B, input);
+    default:
+      return advance<Discretisation::mamba>(h, x, B, input);
+  }
+}
+
+}  // namespace krait::cuda

@@ -1,0 +1,205 @@
+// dt_proj_scan for decoding: a few lanes per channel make its dt, then advance its states, split
+// over the same lanes.
+#include "backends/cuda/discretise.cuh"
+#include "backends/cuda/gemv.cuh"
+
+namespace krait::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kFlight =
+    4;  ///< packs of a row of dt_w that a lane holds before the inputs are there
+
+struct Args {
+  GemvInput dt_low;
+  const void* u;
+  const float* A;
+  const void* B;
+  const void* C;
+  const float* skip;
+  const void* z;
+  const float* dt_bias;
+  void* y;
+  float* state;  ///< [C, D, N]
+  std::int64_t u_row, A_row, B_row, B_group, C_row, C_group, z_row, y_row;
+  DType type;  ///< of u, B, C, z and y
+  int channels, channels_per_group, states;
+  bool dt_softplus;
+  Discretisation rule;
+  const std::int32_t* slot_in;
+  const std::int32_t* slot_out;
+};
+
+template <int lanes, int per_lane, class W>
+__global__ void __launch_bounds__(kThreads) step(Args args, GemvWeights<W> dt_w) {
+  using Weights = GemvWeights<W>;
+  constexpr int kQuads = Weights::kCount / 4;
+  const int lane = static_cast<int>(threadIdx.x) % lanes;
+  const int d =
+      static_cast<int>(blockIdx.x) * (kThreads / lanes) + static_cast<int>(threadIdx.x) / lanes;
+  const int t = static_cast<int>(blockIdx.y);  // and the sequence, since each has one token
+  // Lanes beyond the last channel take part in the sums of their warp, but touch no memory.
+  const bool active = d < args.channels;
+  const int channel = active ? d : 0;
+  const int first = lane * per_lane;  // of the states of this lane
+  const int packs = dt_w.packs();
+  typename Weights::Pack held[kFlight];
+#pragma unroll
+  for (int j = 0; j < kFlight; ++j) {
+    if (lane + j * lanes < packs) held[j] = dt_w.load(channel, lane + j * lanes);
+  }
+  float A[per_lane];
+#pragma unroll
+  for (int i = 0; i < per_lane; ++i)
+    A[i] = first + i < args.states ? args.A[channel * args.A_row + first + i] : 0.0f;
+  const float bias = args.dt_bias ? args.dt_bias[channel] : 0.0f;
+  const float skip = args.skip ? args.skip[channel] : 0.0f;
+  const int from = args.slot_in[t], to = args.slot_out[t];
+  float h[per_lane];
+#pragma unroll
+  for (int i = 0; i < per_lane; ++i) {
+    const std::int64_t at = static_cast<std::int64_t>(from) * args.channels + channel;
+    h[i] = first + i < args.states && from >= 0 ? args.state[at * args.states + first + i] : 0.0f;
+  }
+
+  wait_for_inputs();
+  const float u = element(args.u, args.type, t * args.u_row + channel);
+  const float z = args.z ? element(args.z, args.type, t * args.z_row + channel) : 0.0f;
+  const int group = channel / args.channels_per_group;
+  const std::int64_t B_at = t * args.B_row + group * args.B_group + first;
+  const std::int64_t C_at = t * args.C_row + group * args.C_group + first;
+  float B[per_lane], C[per_lane];
+#pragma unroll
+  for (int i = 0; i < per_lane; ++i) {
+    const bool exists = first + i < args.states;
+    B[i] = exists ? element(args.B, args.type, B_at + i) : 0.0f;
+    C[i] = exists ? element(args.C, args.type, C_at + i) : 0.0f;
+  }
+  // dt[t,d] = Σ_r dt_low[t,r] dt_w[d,r]
+  float dt = 0;
+  const auto add = [&](int p, const typename Weights::Pack& w) {
+#pragma unroll
+    for (int q = 0; q < kQuads; ++q) {
+      const float4 x = args.dt_low.quad(t, p * kQuads + q);
+      dt = fmaf(x.x, to_float(w.element[4 * q]), dt);
+      dt = fmaf(x.y, to_float(w.element[4 * q + 1]), dt);
+      dt = fmaf(x.z, to_float(w.element[4 * q + 2]), dt);
+      dt = fmaf(x.w, to_float(w.element[4 * q + 3]), dt);
+    }
+  };
+#pragma unroll
+  for (int j = 0; j < kFlight; ++j) {
+    if (lane + j * lanes < packs) add(lane + j * lanes, held[j]);
+  }
+  for (int p = lane + kFlight * lanes; p < packs; p += lanes) add(p, dt_w.load(channel, p));
+#pragma unroll
+  for (int offset = lanes / 2; offset > 0; offset /= 2)
+    dt += __shfl_xor_sync(0xffffffffu, dt, offset);
+  dt += bias;
+  if (args.dt_softplus) dt = softplus(dt);
+
+  float y = 0;
+#pragma unroll
+  for (int i = 0; i < per_lane; ++i) {
+    if (first + i >= args.states) break;
+    h[i] = advance(args.rule, h[i], dt * A[i], B[i], dt * u);
+    y = fmaf(C[i], h[i], y);
+  }
+#pragma unroll
+  for (int offset = lanes / 2; offset > 0; offset /= 2)
+    y += __shfl_xor_sync(0xffffffffu, y, offset);
+  if (!active) return;
+  if (lane == 0) {
+    if (args.skip) y = fmaf(skip, u, y);
+    if (args.z) y *= silu(z);
+    set_element(args.y, args.type, t * args.y_row + channel, y);
+  }
+  if (to < 0) return;
+#pragma unroll
+  for (int i = 0; i < per_lane; ++i) {
+    if (first + i < args.states) {
+      args.state[(static_cast<std::int64_t>(to) * args.channels + channel) * args.states + first +
+                 i] = h[i];
+    }
+  }
+}
+
+constexpr int kMostStates = 256;
+
+std::string supports(const Call& call, const Device&) {
+  const auto [u, dt_low, dt_w, A, B, C, skip, z] = call.in<8>();
+  if (!call.steps) return "for one token of every sequence";
+  // Every token reads all of dt_w.
+  if (u.dim[0] > kGemvTokens) return cat("for at most ", kGemvTokens, " tokens, got ", u.dim[0]);
+  std::string reason = want_float("u", u);
+  if (reason.empty()) reason = want_float("dt_low", dt_low);
+  if (reason.empty()) reason = want_float("dt_w", dt_w);
+  for (const auto& [name, view] : {std::pair{"B", &B}, std::pair{"C", &C}, std::pair{"z", &z}}) {
+    if (reason.empty() && *view && view->dtype != u.dtype) {
+      reason =
+          cat(name, ": expected ", krait::name(u.dtype), " as u, got ", krait::name(view->dtype));
+    }
+  }
+  if (reason.empty() && A.dim[1] > kMostStates)
+    reason = cat("at most ", kMostStates, " states, got ", A.dim[1]);
+  return reason;
+}
+
+template <int lanes, int per_lane, class W>
+void launch_step(const Launch& launch, const Args& args, const GemvWeights<W>& dt_w) {
+  const dim3 grid(blocks_of(args.channels, kThreads / lanes),
+                  static_cast<unsigned>(args.dt_low.tokens));
+  launch_early(launch, step<lanes, per_lane, W>, grid, kThreads, 0, args, dt_w);
+}
+
+Status run(const Call& call, const Launch& launch) {
+  const auto [u, dt_low, dt_w, A, B, C, skip, z, dt_bias, state, starts, slot_in, slot_out] =
+      call.in<13>();
+  if (slot_in.dim[0] == 0 || u.dim[1] == 0) return {};
+  Args args{};
+  args.dt_low = gemv_input(dt_low);
+  args.u = u.as<const void>();
+  args.A = A.as<const float>();
+  args.B = B.as<const void>();
+  args.C = C.as<const void>();
+  if (skip) args.skip = skip.as<const float>();
+  if (z) args.z = z.as<const void>();
+  if (dt_bias) args.dt_bias = dt_bias.as<const float>();
+  args.y = call.outputs[0].as<void>();
+  args.state = state.as<float>();
+  args.u_row = u.stride[0];
+  args.A_row = A.stride[0];
+  args.B_row = B.stride[0];
+  args.B_group = B.stride[1];
+  args.C_row = C.stride[0];
+  args.C_group = C.stride[1];
+  args.z_row = z ? z.stride[0] : 0;
+  args.y_row = call.outputs[0].stride[0];
+  args.type = u.dtype;
+  args.channels = static_cast<int>(u.dim[1]);
+  args.channels_per_group = static_cast<int>(u.dim[1] / B.dim[1]);
+  args.states = static_cast<int>(A.dim[1]);
+  args.dt_softplus = call.flag("dt_softplus");
+  args.rule = call.choice<Discretisation>("discretisation");
+  args.slot_in = slot_in.as<const std::int32_t>();
+  args.slot_out = slot_out.as<const std::int32_t>();
+  with_float_type(dt_w.dtype, [&](auto type) {
+    using W = decltype(type);
+    const GemvWeights<W> weights{
+        dt_w.as<const W>(), args.channels, static_cast<int>(dt_w.dim[1]),
+        aligned_to_16(dt_w.as<const W>(), dt_w.dim[1] * static_cast<std::int64_t>(sizeof(W)))};
+    if (args.states <= 16)
+      launch_step<8, 2>(launch, args, weights);
+    else if (args.states <= 64)
+      launch_step<8, 8>(launch, args, weights);
+    else
+      launch_step<32, 8>(launch, args, weights);
+  });
+  return launched(call);
+}
+
+}  // namespace
+
+extern const Kernel dt_proj_scan_kernel{"dt_proj_scan", "step", supports, run};
+
+}  // namespace krait::cuda

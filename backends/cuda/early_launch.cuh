@@ -1,0 +1,43 @@
+// Programmatic dependent launch: in a chain of small kernels, the blocks of the next one are set
+// up, and load what does not depend on the chain (weights), while the one before still runs. Every
+// kernel of a chain calls both functions below; a kernel launched in the plain way waits by itself.
+#pragma once
+
+#include "backends/cuda/cuda.h"
+
+namespace krait::cuda {
+
+/// Returns when every kernel before this one has ended, and lets the next one start. So what runs
+/// before this call may read weights, what no kernel writes, and what only the kernel before the
+/// last may have written: states, as Launch::early promises.
+__device__ inline void wait_for_inputs() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/// Launches a kernel that calls wait_for_inputs() before it reads what the kernel before it writes,
+/// and before it writes anything.
+template <class... Params, class... Args>
+void launch_early(const Launch& launch, void (*kernel)(Params...), dim3 grid, unsigned threads,
+                  std::size_t shared_bytes, Args&&... args) {
+  const auto& device = static_cast<const CudaDevice&>(launch.device);
+  if (shared_bytes > 48 << 10) {
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         static_cast<int>(shared_bytes));
+  }
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = device.stream();
+  config.attrs = &early;
+  config.numAttrs = launch.early && device.early_launch() ? 1 : 0;
+  cudaLaunchKernelEx(&config, kernel, Params(args)...);  // errors: see launched()
+}
+
+}  // namespace krait::cuda

@@ -1,0 +1,398 @@
+// Matrix products of few tokens: y[t,o] = epilogue(Σ_i x[t,i] w[o,i]). Bound by reading the weights
+// once, so all is arranged around that. A warp (or a whole block, where rows are few) takes a row
+// of weights in sixteen-byte packs. Each lane copies its packs, row after row, through a ring in
+// shared memory: asynchronously, so that many are on the way without holding registers, and from
+// before the inputs are there (early_launch.cuh). Inputs are staged in shared memory as float32.
+//
+// Inputs may be normalised on the way. With s = 1/√(mean x² + eps),
+//     Σ_i (x_i · s · g_i) w_i = s · Σ_i (x_i g_i) w_i,
+// so that g enters when inputs are staged, and s, known only afterwards, multiplies the sum.
+#pragma once
+
+#include <algorithm>
+
+#include "backends/cuda/early_launch.cuh"
+#include "backends/cuda/numeric.cuh"
+#include "runtime/core/try.h"
+
+namespace krait::cuda {
+
+constexpr int kGemvWarps = 8;
+constexpr int kGemvThreads = 32 * kGemvWarps;
+constexpr int kGemvGroup = 4;   ///< packs that a lane asks for and uses together
+constexpr int kGemvSlots = 3;   ///< groups in the ring: one in use, the others on the way
+constexpr int kGemvTokens = 8;  ///< more are better served by other kernels
+constexpr int kGemvBlocksPerMultiprocessor = 2;
+constexpr int kGemvRingBytes = kGemvSlots * kGemvGroup * kGemvThreads * 16;
+
+/// Element `i` of an array of f32, f16 or bf16.
+__device__ inline float element(const void* array, DType type, std::int64_t i) {
+  if (type == DType::f32) return static_cast<const float*>(array)[i];
+  if (type == DType::f16) return to_float(static_cast<const __half*>(array)[i]);
+  return to_float(static_cast<const __nv_bfloat16*>(array)[i]);
+}
+__device__ inline void set_element(void* array, DType type, std::int64_t i, float value) {
+  if (type == DType::f32)
+    static_cast<float*>(array)[i] = value;
+  else if (type == DType::f16)
+    static_cast<__half*>(array)[i] = from_float<__half>(value);
+  else
+    static_cast<__nv_bfloat16*>(array)[i] = from_float<__nv_bfloat16>(value);
+}
+
+/// Rows of activations, and the normalisation of each.
+struct GemvInput {
+  const void* x;
+  std::int64_t row;
+  DType type;
+  int tokens, width;
+  bool aligned;              ///< float32, rows and norm_weight at multiples of sixteen bytes
+  const float* norm_weight;  ///< null: no normalisation
+  float eps;
+
+  /// Elements 4q to 4q+3 of token t; zeros beyond the last of either.
+  __device__ float4 quad(int t, int q) const {
+    if (t >= tokens) return {};
+    if (aligned && 4 * q + 4 <= width)
+      return *reinterpret_cast<const float4*>(static_cast<const float*>(x) + t * row + 4 * q);
+    return any_quad(x, type, t * row, q);
+  }
+  __device__ float4 norm_quad(int q) const {
+    if (aligned && 4 * q + 4 <= width) return *reinterpret_cast<const float4*>(norm_weight + 4 * q);
+    return any_quad(norm_weight, DType::f32, 0, q);
+  }
+
+ private:
+  __device__ float4 any_quad(const void* array, DType array_type, std::int64_t from, int q) const {
+    float value[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      value[i] = 4 * q + i < width ? element(array, array_type, from + 4 * q + i) : 0.0f;
+    return {value[0], value[1], value[2], value[3]};
+  }
+};
+
+/// Copies sixteen bytes to shared memory; zeros if not `exists`. commit_copies() closes a group.
+__device__ inline void copy_pack(uint4* to, const void* from, bool exists) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from),
+               "r"(exists ? 16 : 0));
+#else
+  *to = exists ? *static_cast<const uint4*>(from) : uint4{};
+#endif
+}
+__device__ inline void commit_copies() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+/// Waits until at most `groups` of this thread's groups are on the way.
+template <int groups>
+__device__ inline void await_copies() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;" ::"n"(groups) : "memory");
+#endif
+}
+
+/// A matrix of weights [outputs, width], dense.
+template <class W>
+struct GemvWeights {
+  static constexpr int kCount = 16 / sizeof(W);  ///< elements of a pack
+  struct alignas(16) Pack {
+    W element[kCount];
+  };
+  const W* w;
+  int outputs, width;
+  bool aligned;  ///< rows begin at multiples of sixteen bytes
+
+  __host__ __device__ int packs() const { return (width + kCount - 1) / kCount; }
+  /// Pack `p` of row `o`, to be used after await_copies(); zeros where there is none.
+  __device__ void copy(uint4* to, int o, int p) const {
+    const bool exists = o < outputs && p < packs();
+    const W* from = w + (exists ? static_cast<std::int64_t>(o) * width + p * kCount : 0);
+    if (aligned) return copy_pack(to, from, exists);
+    const Pack pack = exists ? any_pack(from, width - p * kCount) : Pack{};
+    *to = reinterpret_cast<const uint4&>(pack);
+  }
+  __device__ Pack load(int o, int p) const {
+    const W* from = w + static_cast<std::int64_t>(o) * width + p * kCount;
+    return aligned ? *reinterpret_cast<const Pack*>(from) : any_pack(from, width - p * kCount);
+  }
+
+ private:
+  __device__ static Pack any_pack(const W* from, int left) {
+    Pack pack;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) pack.element[i] = i < left ? from[i] : from_float<W>(0.0f);
+    return pack;
+  }
+};
+
+/// What a lane reads, in order: its packs of one row, a group at a time, then of the next row.
+template <int lanes>
+struct GemvCursor {
+  int row, stride, first, base;
+
+  __device__ GemvCursor(int row_, int stride_, int first_)
+      : row(row_), stride(stride_), first(first_), base(0) {}
+  __device__ int pack(int j) const { return base + first + j * lanes; }
+  /// To the next group; true if that is in another row.
+  __device__ bool advance(int packs) {
+    base += kGemvGroup * lanes;
+    if (base < packs) return false;
+    base = 0;
+    row += stride;
+    return true;
+  }
+};
+
+/// `split`: warps that share a row of weights, 1 or kGemvWarps. An epilogue has
+///     Ahead before(t, o): what it can load before wait_for_inputs();
+///     void after(ahead, t, o): what else it can load before the sum is there;
+///     void store(t, o, sum, ahead).
+template <int tokens, int split, class W, class Epilogue>
+__global__ void __launch_bounds__(kGemvThreads, 2)
+    gemv(GemvInput input, GemvWeights<W> weights, Epilogue epilogue) {
+  using Pack = typename GemvWeights<W>::Pack;
+  constexpr int kQuads = GemvWeights<W>::kCount / 4;  // of x, that belong to a pack
+  constexpr int kLanes = 32 * split;
+  extern __shared__ uint4 shared[];
+  __shared__ float squares[kGemvWarps][tokens];
+  __shared__ float partial[2][kGemvWarps][tokens];
+  uint4* const ring = shared + threadIdx.x;  // [kGemvSlots][kGemvGroup][kGemvThreads]
+  // [tokens][kQuads][packs]: lanes read neighbours
+  auto* const quads = reinterpret_cast<float4*>(shared + kGemvRingBytes / 16);
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const int packs = weights.packs();
+  // Row r belongs to block r mod blocks, so that every block has its share of the last rows too.
+  const int blocks = static_cast<int>(gridDim.x);
+  const int first_row = static_cast<int>(blockIdx.x) + blocks * (warp / split);
+  GemvCursor<kLanes> coming(first_row, blocks * (kGemvWarps / split), warp % split * 32 + lane);
+  GemvCursor<kLanes> at = coming;
+  const auto ask = [&](int slot) {
+#pragma unroll
+    for (int j = 0; j < kGemvGroup; ++j)
+      weights.copy(ring + (slot * kGemvGroup + j) * kGemvThreads, coming.row, coming.pack(j));
+    commit_copies();
+    coming.advance(packs);
+  };
+#pragma unroll
+  for (int slot = 0; slot + 1 < kGemvSlots; ++slot) ask(slot);
+
+  if (input.norm_weight) {
+    for (int q = static_cast<int>(threadIdx.x); q < packs * kQuads; q += kGemvThreads)
+      quads[q % kQuads * packs + q / kQuads] = input.norm_quad(q);
+  }
+  const bool stores = lane < tokens && lane < input.tokens && warp % split == 0;
+  typename Epilogue::Ahead ahead{};
+  if (stores && at.row < weights.outputs) ahead = epilogue.before(lane, at.row);
+
+  wait_for_inputs();
+  if (stores && at.row < weights.outputs) epilogue.after(ahead, lane, at.row);
+  float square[tokens] = {};
+  for (int q = static_cast<int>(threadIdx.x); q < packs * kQuads; q += kGemvThreads) {
+    const int to = q % kQuads * packs + q / kQuads;
+    const float4 g = input.norm_weight ? quads[to] : float4{};  // this thread put it there
+#pragma unroll
+    for (int t = 0; t < tokens; ++t) {
+      float4 x = input.quad(t, q);
+      if (input.norm_weight) {
+        square[t] += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
+        x = {x.x * g.x, x.y * g.y, x.z * g.z, x.w * g.w};
+      }
+      quads[t * kQuads * packs + to] = x;
+    }
+  }
+  if (input.norm_weight) {
+#pragma unroll
+    for (int t = 0; t < tokens; ++t) {
+      const float sum = warp_sum(square[t]);
+      if (lane == 0) squares[warp][t] = sum;
+    }
+  }
+  __syncthreads();
+  float scale = 1;  // of token `lane`
+  if (input.norm_weight && lane < tokens) {
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < kGemvWarps; ++i) sum += squares[i][lane];
+    scale = 1.0f / sqrtf(sum / static_cast<float>(input.width) + input.eps);
+  }
+
+  float sums[tokens] = {};
+  int parity = 0, slot = 0;
+  while (at.row < weights.outputs) {
+    await_copies<kGemvSlots - 2>();
+    const uint4* const group = ring + slot * kGemvGroup * kGemvThreads;
+    // The slot that was used last is free again.
+    ask(slot == 0 ? kGemvSlots - 1 : slot - 1);
+#pragma unroll
+    for (int j = 0; j < kGemvGroup; ++j) {
+      const int p = at.pack(j);
+      if (p >= packs) break;
+      const uint4 bits = group[j * kGemvThreads];
+      const Pack& pack = reinterpret_cast<const Pack&>(bits);
+#pragma unroll
+      for (int t = 0; t < tokens; ++t) {
+#pragma unroll
+        for (int q = 0; q < kQuads; ++q) {
+          const float4 x = quads[(t * kQuads + q) * packs + p];
+          sums[t] = fmaf(x.x, to_float(pack.element[4 * q]), sums[t]);
+          sums[t] = fmaf(x.y, to_float(pack.element[4 * q + 1]), sums[t]);
+          sums[t] = fmaf(x.z, to_float(pack.element[4 * q + 2]), sums[t]);
+          sums[t] = fmaf(x.w, to_float(pack.element[4 * q + 3]), sums[t]);
+        }
+      }
+    }
+    slot = slot + 1 == kGemvSlots ? 0 : slot + 1;
+    const int row = at.row;
+    if (!at.advance(packs)) continue;
+    float mine = 0;  // the sum of token `lane`
+#pragma unroll
+    for (int t = 0; t < tokens; ++t) {
+      const float sum = warp_sum(sums[t]);
+      if (lane == t) mine = sum;
+      sums[t] = 0;
+    }
+    if constexpr (split > 1) {
+      if (lane < tokens) partial[parity][warp][lane] = mine;
+      __syncthreads();
+      mine = 0;
+      if (lane < tokens) {
+        for (int i = 0; i < split; ++i) mine += partial[parity][i][lane];
+      }
+      parity ^= 1;
+    }
+    if (stores) {
+      epilogue.store(lane, row, mine * scale, ahead);
+      if (at.row < weights.outputs) {
+        ahead = epilogue.before(lane, at.row);
+        epilogue.after(ahead, lane, at.row);
+      }
+    }
+  }
+  await_copies<0>();
+}
+
+inline bool aligned_to_16(const void* p, std::int64_t row_bytes = 0) {
+  return reinterpret_cast<std::uintptr_t>(p) % 16 == 0 && row_bytes % 16 == 0;
+}
+
+inline GemvInput gemv_input(const TensorView& x) {
+  GemvInput input{};
+  input.x = x.as<const void>();
+  input.row = x.stride[0];
+  input.type = x.dtype;
+  input.tokens = static_cast<int>(x.dim[0]);
+  input.width = static_cast<int>(x.dim[1]);
+  input.aligned = x.dtype == DType::f32 && aligned_to_16(input.x, 4 * x.stride[0]);
+  return input;
+}
+
+inline GemvInput gemv_input(const TensorView& x, const TensorView& norm_weight, double eps) {
+  GemvInput input = gemv_input(x);
+  input.norm_weight = norm_weight.as<const float>();
+  input.aligned = input.aligned && aligned_to_16(input.norm_weight);
+  input.eps = static_cast<float>(eps);
+  return input;
+}
+
+/// Why a product of few tokens cannot be run by gemv; empty if it can.
+inline std::string gemv_supports(const TensorView& x, const TensorView& w, const TensorView& y,
+                                 const Device& device) {
+  if (x.dim[0] > kGemvTokens) return cat("for at most ", kGemvTokens, " tokens, got ", x.dim[0]);
+  std::string reason = want_float("x", x);
+  if (reason.empty()) reason = want_float("w", w);
+  if (reason.empty()) reason = want_float("y", y);
+  const int most =
+      (static_cast<const CudaDevice&>(device).shared_bytes() - kGemvRingBytes) / 4 - 512;
+  if (reason.empty() && x.dim[1] > most)
+    reason = cat("for at most ", most, " inputs, got ", x.dim[1]);
+  if (reason.empty() && w.dim[0] > (std::int64_t{1} << 30)) reason = "too many outputs";
+  return reason;
+}
+
+template <int tokens, int split, class W, class Epilogue>
+void launch_gemv(const Launch& launch, const GemvInput& input, const GemvWeights<W>& weights,
+                 const Epilogue& epilogue) {
+  const auto& device = static_cast<const CudaDevice&>(launch.device);
+  const std::int64_t most = std::int64_t{device.multiprocessors()} * kGemvBlocksPerMultiprocessor;
+  const std::int64_t blocks =
+      std::min<std::int64_t>(blocks_of(weights.outputs, kGemvWarps / split), most);
+  const int shared = kGemvRingBytes + tokens * weights.packs() * weights.kCount * 4;
+  launch_early(launch, gemv<tokens, split, W, Epilogue>, dim3(static_cast<unsigned>(blocks)),
+               kGemvThreads, static_cast<std::size_t>(shared), input, weights, epilogue);
+}
+
+/// Runs a product whose operands gemv_supports(). `epilogue.from(t)` is the epilogue of the tokens
+/// from t on. Whatever the number of tokens, a token's sum is made in the same order.
+template <class Epilogue>
+void run_gemv(const Launch& launch, GemvInput input, const TensorView& w,
+              const Epilogue& epilogue) {
+  if (input.tokens == 0 || w.dim[0] == 0) return;
+  const auto& device = static_cast<const CudaDevice&>(launch.device);
+  // Few rows: a block each, or most of the device would have nothing to do.
+  const bool few = w.dim[0] <= 4 * std::int64_t{device.multiprocessors()};
+  const bool four = 4 * 4 * (input.width + 8) <= device.shared_bytes() - kGemvRingBytes - 1024;
+  with_float_type(w.dtype, [&](auto type) {
+    using W = decltype(type);
+    const GemvWeights<W> weights{
+        w.as<const W>(), static_cast<int>(w.dim[0]), static_cast<int>(w.dim[1]),
+        aligned_to_16(w.as<const W>(), w.dim[1] * static_cast<std::int64_t>(sizeof(W)))};
+    const int total = input.tokens;
+    const auto size = static_cast<std::int64_t>(info(input.type).block_bytes);
+    for (int t = 0; t < total;) {
+      const int take = total - t > 1 && four ? std::min(total - t, 4) : 1;
+      input.tokens = take;
+      if (take > 1) {
+        few ? launch_gemv<4, kGemvWarps>(launch, input, weights, epilogue.from(t))
+            : launch_gemv<4, 1>(launch, input, weights, epilogue.from(t));
+      } else {
+        few ? launch_gemv<1, kGemvWarps>(launch, input, weights, epilogue.from(t))
+            : launch_gemv<1, 1>(launch, input, weights, epilogue.from(t));
+      }
+      t += take;
+      input.x = static_cast<const char*>(input.x) + take * input.row * size;
+    }
+  });
+}
+
+/// y[t,o] = sum + bias[o] + residual[t,o]
+struct PlainEpilogue {
+  void* y;
+  std::int64_t y_row;
+  DType type;
+  const float* bias;      ///< may be null
+  const float* residual;  ///< may be null
+  std::int64_t residual_row;
+
+  struct Ahead {
+    float add;
+  };
+  __device__ Ahead before(int, int o) const { return {bias ? bias[o] : 0.0f}; }
+  __device__ void after(Ahead& ahead, int t, int o) const {
+    if (residual) ahead.add += residual[t * residual_row + o];
+  }
+  __device__ void store(int t, int o, float sum, const Ahead& ahead) const {
+    set_element(y, type, t * y_row + o, sum + ahead.add);
+  }
+  PlainEpilogue from(int t) const {
+    PlainEpilogue rest = *this;
+    rest.y = static_cast<char*>(y) + t * y_row * info(type).block_bytes;
+    if (residual) rest.residual += t * residual_row;
+    return rest;
+  }
+};
+
+inline PlainEpilogue plain_epilogue(const TensorView& y, const TensorView& bias,
+                                    const TensorView& residual = {}) {
+  return {y.as<void>(),
+          y.stride[0],
+          y.dtype,
+          bias ? bias.as<const float>() : nullptr,
+          residual ? residual.as<const float>() : nullptr,
+          residual ? residual.stride[0] : 0};
+}
+
+}  // namespace krait::cuda

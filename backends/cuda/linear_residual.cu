@@ -1,0 +1,23 @@
+// linear_residual for few tokens: the residual is added where the product's sum is stored.
+#include "backends/cuda/gemv.cuh"
+
+namespace krait::cuda {
+namespace {
+
+std::string supports(const Call& call, const Device& device) {
+  const auto [x, w, bias, residual] = call.in<4>();
+  if (residual.dtype != DType::f32) return "residual: expected f32";
+  return gemv_supports(x, w, call.outputs[0], device);
+}
+
+Status run(const Call& call, const Launch& launch) {
+  const auto [x, w, bias, residual] = call.in<4>();
+  run_gemv(launch, gemv_input(x), w, plain_epilogue(call.outputs[0], bias, residual));
+  return launched(call);
+}
+
+}  // namespace
+
+extern const Kernel linear_residual_kernel{"linear_residual", "gemv", supports, run};
+
+}  // namespace krait::cuda
