@@ -71,6 +71,10 @@ Result<std::shared_ptr<Device>> open_device(std::string_view name, const DeviceO
   });
 }
 
+std::string_view name(Activations activations) {
+  return activations == Activations::native ? "native" : "exact";
+}
+
 const DeviceInfo& info(const Device& device) {
   return device.info();
 }

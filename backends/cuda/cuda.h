@@ -22,7 +22,9 @@ class CudaDevice final : public Device {
 
   const DeviceInfo& info() const override { return info_; }
   std::span<const Kernel> kernels() const override;
-  PlanTypes plan_types() const override { return {DType::f32, DType::f32}; }
+  PlanTypes plan_types(Activations activations) const override {
+    return {activations == Activations::native ? DType::bf16 : DType::f32, DType::f32};
+  }
   Result<std::unique_ptr<Buffer>> allocate(std::int64_t bytes) override;
   Status upload(const void* from, Buffer& to, std::int64_t offset, std::int64_t bytes) override;
   Status download(const Buffer& from, std::int64_t offset, void* to, std::int64_t bytes) override;

@@ -148,6 +148,7 @@ Status choose_kernels(Plan& plan, WeightStore& weights) {
     call.op = node.op;
     call.attrs = node.attrs;
     call.steps = plan.sizes.steps;
+    call.native = plan.activations == Activations::native;
     for (std::size_t i = 0; i < node.inputs.size(); ++i) {
       if (node.inputs[i] != ir::kNone) {
         call.inputs[i] = views[static_cast<std::size_t>(node.inputs[i])];
@@ -232,7 +233,7 @@ void lay_out(Plan& plan) {
 
 Result<std::shared_ptr<const Plan>> make_plan(std::shared_ptr<const ir::Graph> graph,
                                               std::shared_ptr<Device> device, WeightStore& weights,
-                                              const Sizes& sizes) {
+                                              const Sizes& sizes, Activations activations) {
   for (const std::int64_t size : {sizes.tokens, sizes.sequences, sizes.rows, sizes.slots}) {
     if (size < 0 || size > kMaxSize) {
       return invalid("plan: expected sizes from 0 to ", kMaxSize, ", got ", size);
@@ -242,6 +243,7 @@ Result<std::shared_ptr<const Plan>> make_plan(std::shared_ptr<const ir::Graph> g
   plan->graph = std::move(graph);
   plan->device = std::move(device);
   plan->sizes = sizes;
+  plan->activations = activations;
   KRAIT_TRY(assign_places(*plan));
   KRAIT_TRY(choose_kernels(*plan, weights));
   lay_out(*plan);
@@ -253,7 +255,7 @@ std::string describe(const Plan& plan) {
   std::ostringstream out;
   out << "plan of " << graph.name << " on " << plan.device->info().name << ": " << plan.sizes.tokens
       << " tokens, " << plan.sizes.sequences << " sequences, " << plan.sizes.rows
-      << " rows of logits\n";
+      << " rows of logits, activations " << name(plan.activations) << "\n";
   double bytes = 0;
   for (const Step& step : plan.steps) {
     const ir::Node& node = graph.nodes[static_cast<std::size_t>(step.node)];
@@ -274,13 +276,14 @@ std::string describe(const Plan& plan) {
   return std::move(out).str();
 }
 
-ir::HasKernel kernel_predicate(std::shared_ptr<Device> device) {
-  return [device = std::move(device)](const Op& op, std::span<const Type* const> types,
-                                      const Attrs& attrs) {
+ir::HasKernel kernel_predicate(std::shared_ptr<Device> device, Activations activations) {
+  return [device = std::move(device), activations](const Op& op, std::span<const Type* const> types,
+                                                   const Attrs& attrs) {
     const Sizes one{1, 1, 1, 1, false};
     Call call;
     call.op = &op;
     call.attrs = attrs;
+    call.native = activations == Activations::native;
     for (std::size_t i = 0; i < types.size(); ++i) {
       if (types[i])
         call.inputs[i] = dense_view(nullptr, types[i]->dtype, resolve(types[i]->shape, one));

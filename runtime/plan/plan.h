@@ -55,7 +55,8 @@ struct Step {
 struct Plan {
   std::shared_ptr<const ir::Graph> graph;
   std::shared_ptr<Device> device;
-  Sizes sizes;              ///< the largest call it serves
+  Sizes sizes;  ///< the largest call it serves
+  Activations activations = Activations::exact;
   std::vector<Home> homes;  ///< one per value
   std::vector<ir::Id> states;
   std::vector<Step> steps;  ///< views and constants need none
@@ -64,12 +65,14 @@ struct Plan {
 
 Result<std::shared_ptr<const Plan>> make_plan(std::shared_ptr<const ir::Graph> graph,
                                               std::shared_ptr<Device> device, WeightStore& weights,
-                                              const Sizes& sizes);
+                                              const Sizes& sizes,
+                                              Activations activations = Activations::exact);
 
 /// As a table: node, kernel, reasons of refusal, bytes, operations; then the arena.
 std::string describe(const Plan& plan);
 
 /// For graph passes: whether `device` has a kernel, asked with one token, one sequence and one row.
-ir::HasKernel kernel_predicate(std::shared_ptr<Device> device);
+ir::HasKernel kernel_predicate(std::shared_ptr<Device> device,
+                               Activations activations = Activations::exact);
 
 }  // namespace krait
