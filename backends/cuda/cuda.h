@@ -10,6 +10,8 @@
 
 namespace krait::cuda {
 
+class Products;
+
 /// ok, or what failed with the runtime's words. Out of memory and lost devices have their own
 /// codes.
 Status check(cudaError_t error, std::string_view what);
@@ -41,6 +43,9 @@ class CudaDevice final : public Device {
 
   cudaStream_t stream() const { return stream_; }
   int multiprocessors() const { return multiprocessors_; }
+  int compute_capability() const { return compute_capability_; }  ///< 90 for 9.0
+  /// Matrix products on cuBLASLt; between begin_run() and end_run().
+  Products& products();
 
  private:
   CudaDevice(int index, cudaStream_t stream, const cudaDeviceProp& properties);
@@ -48,8 +53,10 @@ class CudaDevice final : public Device {
   int index_;
   cudaStream_t stream_;
   int multiprocessors_;
+  int compute_capability_;
   DeviceInfo info_;
   std::mutex stream_mutex_;
+  std::unique_ptr<Products> products_;
   void* staging_ = nullptr;  ///< pinned, for large uploads
 };
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backends/cuda/cublaslt.h"
 #include "backends/cuda/cuda.h"
 #include "backends/cuda/module.h"
 #include "runtime/core/try.h"
@@ -105,6 +106,7 @@ CudaDevice::CudaDevice(int index, cudaStream_t stream, const cudaDeviceProp& pro
     : index_(index),
       stream_(stream),
       multiprocessors_(properties.multiProcessorCount),
+      compute_capability_(properties.major * 10 + properties.minor),
       info_(describe(index, properties)) {}
 
 Result<std::shared_ptr<Device>> CudaDevice::open(int index) {
@@ -124,8 +126,14 @@ Result<std::shared_ptr<Device>> CudaDevice::open(int index) {
 
 CudaDevice::~CudaDevice() {
   cudaSetDevice(index_);
+  products_.reset();
   cudaFreeHost(staging_);
   cudaStreamDestroy(stream_);
+}
+
+Products& CudaDevice::products() {
+  if (!products_) products_ = std::make_unique<Products>();
+  return *products_;
 }
 
 Result<std::unique_ptr<Buffer>> CudaDevice::allocate(std::int64_t bytes) {

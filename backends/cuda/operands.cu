@@ -43,6 +43,32 @@ __global__ void write_float_rows(const void* matrix, DType type, std::int64_t ro
     store_float(to.data, to.type, r * to.row + i, load_float(matrix, type, from + i));
 }
 
+/// x = x₀ + x₁ + x₂: cutting the lower half of its bits off leaves a float32 that is a bfloat16
+/// with the first eight bits of x; what is left has sixteen, and so on. What is not finite is x₀.
+__global__ void split_rows(const float* x, std::int64_t x_row, std::int64_t width,
+                           std::int64_t first, __nv_bfloat16* to) {
+  const std::int64_t rows = gridDim.x, r = blockIdx.x;
+  for (std::int64_t i = threadIdx.x; i < width; i += blockDim.x) {
+    float rest = x[(first + r) * x_row + i];
+    const bool finite = isfinite(rest);
+#pragma unroll
+    for (int k = 0; k < 3; ++k) {
+      const float term = finite ? __uint_as_float(__float_as_uint(rest) & 0xffff0000u) : rest;
+      to[(k * rows + r) * width + i] = from_float<__nv_bfloat16>(term);
+      rest = finite ? rest - term : 0.0f;
+    }
+  }
+}
+
+__global__ void finish_rows(Sums sums, const float* bias, std::int64_t width, RowsTo y) {
+  const std::int64_t rows = gridDim.x, r = blockIdx.x;
+  for (std::int64_t o = threadIdx.x; o < width; o += blockDim.x) {
+    float sum = 0;
+    for (int k = sums.terms - 1; k >= 0; --k) sum += sums.data[(k * rows + r) * sums.row + o];
+    store_float(y.data, y.type, r * y.row + o, sum + (bias ? bias[o] : 0.0f));
+  }
+}
+
 }  // namespace
 
 const WeightLayout* weight_layout(const Call& call, int i) {
@@ -72,6 +98,19 @@ void write_rows(const TensorView& matrix, const std::int32_t* index, std::int64_
   }
   write_float_rows<<<blocks, kThreads, 0, stream>>>(
       matrix.as<const void>(), matrix.dtype, matrix.stride[0], matrix.dim[1], index, first, to);
+}
+
+void write_terms(const TensorView& x, std::int64_t first, std::int64_t rows, void* to,
+                 cudaStream_t stream) {
+  if (rows == 0) return;
+  split_rows<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(
+      x.as<const float>(), x.stride[0], x.dim[1], first, static_cast<__nv_bfloat16*>(to));
+}
+
+void finish_sums(const Sums& sums, const float* bias, std::int64_t rows, std::int64_t width,
+                 const RowsTo& y, cudaStream_t stream) {
+  if (rows == 0) return;
+  finish_rows<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(sums, bias, width, y);
 }
 
 }  // namespace krait::cuda

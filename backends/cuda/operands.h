@@ -37,4 +37,20 @@ struct RowsTo {
 void write_rows(const TensorView& matrix, const std::int32_t* index, std::int64_t first,
                 std::int64_t rows, const RowsTo& to, cudaStream_t stream);
 
+/// Rows `first` to `first` + `rows` − 1 of a float32 matrix, each as the sum of three bfloat16 rows
+/// without loss: term k of row r is row k·rows + r of `to`, which is dense.
+void write_terms(const TensorView& x, std::int64_t first, std::int64_t rows, void* to,
+                 cudaStream_t stream);
+
+/// Sums of products: `terms` matrices of as many rows, one below the other.
+struct Sums {
+  const float* data;
+  std::int64_t row;  ///< elements from row to row
+  int terms;
+};
+
+/// y = the terms' sum, the last term first, + bias (may be null). Sums may lie where y does.
+void finish_sums(const Sums& sums, const float* bias, std::int64_t rows, std::int64_t width,
+                 const RowsTo& y, cudaStream_t stream);
+
 }  // namespace krait::cuda
