@@ -35,8 +35,8 @@ __device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
   return __float2bfloat16_rn(x);
 }
 
-/// Element `i` of an array whose floating-point type is known at run time only: for loads and stores
-/// beside which the branch costs nothing.
+/// Element `i` of an array whose floating-point type is known at run time only: for loads and
+/// stores beside which the branch costs nothing.
 __device__ inline float load_float(const void* from, DType type, std::int64_t i) {
   if (type == DType::f16) return to_float(static_cast<const __half*>(from)[i]);
   if (type == DType::bf16) return to_float(static_cast<const __nv_bfloat16*>(from)[i]);
