@@ -11,6 +11,7 @@
 namespace krait::cuda {
 
 class Products;
+class Staging;
 
 /// ok, or what failed with the runtime's words. Out of memory and lost devices have their own
 /// codes.
@@ -57,7 +58,7 @@ class CudaDevice final : public Device {
   DeviceInfo info_;
   std::mutex stream_mutex_;
   std::unique_ptr<Products> products_;
-  void* staging_ = nullptr;  ///< pinned, for large uploads
+  std::unique_ptr<Staging> staging_;
 };
 
 inline cudaStream_t stream_of(const Launch& launch) {

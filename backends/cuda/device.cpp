@@ -4,14 +4,11 @@
 #include "backends/cuda/cublaslt.h"
 #include "backends/cuda/cuda.h"
 #include "backends/cuda/module.h"
+#include "backends/cuda/staging.h"
 #include "runtime/core/try.h"
 
 namespace krait::cuda {
 namespace {
-
-/// Pinned memory that uploads pass through: pageable memory would be copied by the driver in
-/// smaller pieces.
-constexpr std::int64_t kStagingBytes = std::int64_t{8} << 20;
 
 /// Uploads up to this size are not worth a detour.
 constexpr std::int64_t kSmallUpload = 64 << 10;
@@ -120,14 +117,14 @@ Result<std::shared_ptr<Device>> CudaDevice::open(int index) {
   cudaStream_t stream = nullptr;
   KRAIT_TRY(check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "creating a stream"));
   std::shared_ptr<CudaDevice> device(new CudaDevice(index, stream, properties));
-  KRAIT_TRY(check(cudaMallocHost(&device->staging_, kStagingBytes), "allocating pinned memory"));
+  KRAIT_ASSIGN(device->staging_, Staging::create(index));
   return std::shared_ptr<Device>(std::move(device));
 }
 
 CudaDevice::~CudaDevice() {
   cudaSetDevice(index_);
   products_.reset();
-  cudaFreeHost(staging_);
+  staging_.reset();
   cudaStreamDestroy(stream_);
 }
 
@@ -153,15 +150,7 @@ Status CudaDevice::upload(const void* from, Buffer& to, std::int64_t offset, std
                                  cudaMemcpyHostToDevice, stream_),
                  "upload");
   }
-  for (std::int64_t done = 0; done < bytes; done += kStagingBytes) {
-    const auto part = static_cast<std::size_t>(std::min(kStagingBytes, bytes - done));
-    std::memcpy(staging_, static_cast<const std::byte*>(from) + done, part);
-    KRAIT_TRY(check(cudaMemcpyAsync(address(to, offset + done), staging_, part,
-                                    cudaMemcpyHostToDevice, stream_),
-                    "upload"));
-    KRAIT_TRY(check(cudaStreamSynchronize(stream_), "upload"));
-  }
-  return {};
+  return staging_->upload(static_cast<const std::byte*>(from), address(to, offset), bytes, stream_);
 }
 
 Status CudaDevice::download(const Buffer& from, std::int64_t offset, void* to, std::int64_t bytes) {
