@@ -23,7 +23,7 @@ class Staging {
   Status upload(const std::byte* from, std::byte* to, std::int64_t bytes, cudaStream_t stream);
 
  private:
-  // One core copies some 5 to 10 GB/s out of the page cache, a link takes 25 to 50 GB/s.
+  // One core may copy less than a link takes, most of all where pages of a file are mapped first.
   static constexpr int kWorkers = 4;
   static constexpr std::int64_t kPiece = std::int64_t{4} << 20;
 
