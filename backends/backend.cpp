@@ -71,6 +71,10 @@ Result<std::shared_ptr<Device>> open_device(std::string_view name, const DeviceO
   });
 }
 
+std::string_view name(Activations activations) {
+  return activations == Activations::native ? "native" : "exact";
+}
+
 const DeviceInfo& info(const Device& device) {
   return device.info();
 }
@@ -200,12 +204,12 @@ std::int64_t span_bytes(const TensorView& view) {
   return bytes_of(view.dtype, last + view.dim[view.rank - 1]);
 }
 
-/// One operand on the device, with the same offset from a vector boundary as on the host.
-Result<std::unique_ptr<Buffer>> to_device(const TensorView& host, Device& device,
-                                          TensorView& view) {
+/// One operand of so many bytes on the device, with the same offset from a vector boundary as on
+/// the host.
+Result<std::unique_ptr<Buffer>> to_device(const TensorView& host, std::int64_t bytes,
+                                          Device& device, TensorView& view) {
   const std::int64_t shift =
       static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(host.as<std::byte>()) % 64);
-  const std::int64_t bytes = span_bytes(host);
   KRAIT_ASSIGN(std::unique_ptr<Buffer> buffer, device.allocate(shift + bytes));
   KRAIT_TRY(device.upload(host.as<std::byte>(), *buffer, shift, bytes));
   view = host;
@@ -243,9 +247,11 @@ Status run_eager(const Call& host_call, Device& device, std::string* chosen) {
   for (std::size_t i = 0; i < op.inputs.size(); ++i) {
     if (!host_call.inputs[i]) continue;
     TensorView source = host_call.inputs[i];
+    std::int64_t bytes = span_bytes(source);
     if (const WeightLayout* layout =
             kernel.layout ? kernel.layout(host_call, static_cast<int>(i)) : nullptr) {
-      packed.emplace_back(static_cast<std::size_t>(layout->bytes(source)) + 64);
+      bytes = layout->bytes(source);
+      packed.emplace_back(static_cast<std::size_t>(bytes) + 64);
       const auto address = reinterpret_cast<std::uintptr_t>(packed.back().data());
       std::byte* aligned = packed.back().data() + (64 - address % 64) % 64;
       layout->pack(source, aligned);
@@ -253,7 +259,7 @@ Status run_eager(const Call& host_call, Device& device, std::string* chosen) {
       source.memory = aligned;
       source.offset = 0;
     }
-    KRAIT_ASSIGN(std::unique_ptr<Buffer> buffer, to_device(source, device, call.inputs[i]));
+    KRAIT_ASSIGN(std::unique_ptr<Buffer> buffer, to_device(source, bytes, device, call.inputs[i]));
     buffers.push_back(std::move(buffer));
     for (std::size_t o = 0; o < op.outputs.size(); ++o) {
       if (op.outputs[o].role == Role::state && op.outputs[o].like == op.inputs[i].name) {
@@ -264,8 +270,9 @@ Status run_eager(const Call& host_call, Device& device, std::string* chosen) {
   }
   for (std::size_t o = 0; o < op.outputs.size(); ++o) {
     if (!host_call.outputs[o] || output_buffers[o]) continue;
-    KRAIT_ASSIGN(std::unique_ptr<Buffer> buffer,
-                 to_device(host_call.outputs[o], device, call.outputs[o]));
+    KRAIT_ASSIGN(
+        std::unique_ptr<Buffer> buffer,
+        to_device(host_call.outputs[o], span_bytes(host_call.outputs[o]), device, call.outputs[o]));
     buffers.push_back(std::move(buffer));
     output_buffers[o] = buffers.back().get();
   }

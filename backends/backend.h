@@ -85,7 +85,7 @@ class Device {
   virtual const DeviceInfo& info() const = 0;
   /// In priority order: of the kernels of an op, the first that supports a call runs it.
   virtual std::span<const Kernel> kernels() const = 0;
-  virtual PlanTypes plan_types() const = 0;
+  virtual PlanTypes plan_types(Activations activations) const = 0;
 
   virtual Result<std::unique_ptr<Buffer>> allocate(std::int64_t bytes) = 0;
   virtual Status upload(const void* from, Buffer& to, std::int64_t offset, std::int64_t bytes) = 0;

@@ -15,6 +15,7 @@ namespace {
 
 struct Options {
   std::string model, shape, weights = "f32", devices, threads;
+  Activations activations = Activations::exact;
   int prompt = 512, generate = 128, repetitions = 5;
   bool json = false;
 };
@@ -66,7 +67,7 @@ Result<std::vector<Row>> bench_device(const Model& model, const std::string& dev
   device_options.threads = threads;
   auto device = open_device(device_name, device_options);
   if (!device.ok()) return device.status();
-  auto program = Program::create(model, *device);
+  auto program = Program::create(model, *device, {options.activations});
   if (!program.ok()) return program.status();
   SessionOptions session_options;
   session_options.chunk = std::clamp(options.prompt, 1, 512);
@@ -211,6 +212,7 @@ void add_bench(CLI::App& app, Action& action) {
   command->add_option("--weights", options->weights, "Weight type of a shape")
       ->capture_default_str();
   command->add_option("--device", options->devices, "Devices, comma-separated, side by side");
+  add_activations(*command, options->activations);
   command->add_option("-p,--prompt", options->prompt, "Tokens of the prefill test; 0: none")
       ->capture_default_str()
       ->check(CLI::Range(0, 1 << 20));

@@ -119,6 +119,7 @@ void report(const Options& options, const Opened& opened, const Summary& summary
                                 {"tokens_per_second", generate_rate},
                                 {"seed", options.sampler.seed},
                                 {"device", opened.program.device().name},
+                                {"activations", opened.program.activations()},
                                 {"kernels", kernels.ok() ? *kernels : ""}}
                      .dump(2, ' ', false, nlohmann::json::error_handler_t::replace)
               << "\n";
@@ -219,6 +220,7 @@ void add_generate(CLI::App& app, Action& action) {
   command->add_option("--device", o->model.device, "Device: see `krait devices`");
   command->add_option("-t,--threads", o->model.threads, "CPU threads; 0: one per core")
       ->check(CLI::Range(0, 4096));
+  add_activations(*command, o->model.activations);
   command
       ->add_option("--temp", o->sampler.temperature, "Temperature; 0: always the likeliest token")
       ->capture_default_str();

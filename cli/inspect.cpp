@@ -32,6 +32,7 @@ int inspect(const InspectOptions& options) {
                              {"bytes", info.bytes},
                              {"weights", info.weights},
                              {"device", opened->program.device().name},
+                             {"activations", opened->program.activations()},
                              {"packed_bytes", opened->program.packed_bytes()}};
     if (options.graph) result["graph"] = graph.print();
     if (options.dot) result["dot"] = graph.dot();
@@ -61,6 +62,7 @@ void add_inspect(CLI::App& app, Action& action) {
       ->required();
   command->add_option("--device", options->model.device, "Device that the graph is lowered for");
   command->add_option("-t,--threads", options->model.threads, "CPU threads");
+  add_activations(*command, options->model.activations);
   command->add_flag("--graph", options->graph, "The graph as it runs, as text that parses back");
   command->add_flag("--dot", options->dot, "The graph for Graphviz");
   command->add_flag("--plan", options->plan,

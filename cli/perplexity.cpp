@@ -64,12 +64,15 @@ int perplexity(const Options& options) {
     std::cout << nlohmann::json{{"bits_per_byte", bits},
                                 {"nll_per_token", per_token},
                                 {"tokens", count},
-                                {"device", opened->program.device().name}}
+                                {"device", opened->program.device().name},
+                                {"activations", opened->program.activations()}}
                      .dump(2)
               << "\n";
   } else {
     std::printf("%.4f bits per byte, %.4f nats per token (perplexity %.2f), %lld tokens\n", bits,
                 per_token, std::exp(per_token), static_cast<long long>(count));
+    std::fprintf(stderr, "device %s, activations %s\n", opened->program.device().name.c_str(),
+                 std::string(opened->program.activations()).c_str());
   }
   return 0;
 }
@@ -85,6 +88,7 @@ void add_perplexity(CLI::App& app, Action& action) {
   command->add_option("-f,--file", options->file, "Text file, UTF-8")->required();
   command->add_option("--device", options->model.device, "Device to run on");
   command->add_option("-t,--threads", options->model.threads, "CPU threads");
+  add_activations(*command, options->model.activations);
   command->add_flag("--json", options->json, "Print JSON");
   command->callback([options, &action] { action = [options] { return perplexity(*options); }; });
 }

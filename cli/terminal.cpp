@@ -78,9 +78,21 @@ Result<Opened> open(const ModelOptions& options) {
   device_options.threads = options.threads;
   Result<std::shared_ptr<Device>> device = open_device(options.device, device_options);
   if (!device.ok()) return device.status();
-  Result<Program> program = Program::create(*model, *device);
+  Result<Program> program = Program::create(*model, *device, {options.activations});
   if (!program.ok()) return program.status();
   return Opened{std::move(*model), std::move(*program)};
+}
+
+void add_activations(CLI::App& command, Activations& activations) {
+  command
+      .add_option_function<std::string>(
+          "--activations",
+          [&activations](const std::string& text) {
+            activations = text == "native" ? Activations::native : Activations::exact;
+          },
+          "native: matrix products may round to bfloat16 or int8 where that is faster")
+      ->default_str("exact")
+      ->check(CLI::IsMember({"exact", "native"}));
 }
 
 Result<std::string> read_file(const std::string& path) {

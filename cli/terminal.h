@@ -1,6 +1,7 @@
 // What a person at a terminal sees besides results: progress on stderr, errors, help with options.
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdint>
 #include <optional>
@@ -48,6 +49,7 @@ struct ModelOptions {
   std::string model;
   std::string device;
   int threads = 0;
+  Activations activations = Activations::exact;
 };
 
 struct Opened {
@@ -55,6 +57,9 @@ struct Opened {
   Program program;
 };
 Result<Opened> open(const ModelOptions& options);
+
+/// Adds --activations.
+void add_activations(CLI::App& command, Activations& activations);
 
 /// A whole file as text.
 Result<std::string> read_file(const std::string& path);

@@ -77,6 +77,7 @@ void add_verify(CLI::App& app, Action& action) {
       "model's folder");
   command->add_option("--device", options->model.device, "Device to run on");
   command->add_option("-t,--threads", options->model.threads, "CPU threads");
+  add_activations(*command, options->model.activations);
   command->add_option("--tolerance", options->tolerance, "Largest relative L2 error that passes")
       ->capture_default_str();
   command->add_flag("--json", options->json, "Print JSON");

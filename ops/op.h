@@ -86,6 +86,9 @@ struct Call {
   Attrs attrs{};
   /// Whether every sequence has exactly one token: decoding. Kernels that need it refuse without.
   bool steps = false;
+  /// Whether a kernel of a matrix product may round its inputs to bfloat16, or to int8 in blocks,
+  /// where that is faster (krait::Activations::native).
+  bool native = false;
 
   /// `const auto [x, w, bias] = call.in<3>();`: the first `count` inputs by reference, in the
   /// order of the definition.

@@ -25,7 +25,7 @@ class CpuDevice final : public HostDevice {
 
   const DeviceInfo& info() const override { return info_; }
   std::span<const Kernel> kernels() const override;
-  PlanTypes plan_types() const override { return {DType::f32, DType::f32}; }
+  PlanTypes plan_types(Activations) const override { return {DType::f32, DType::f32}; }
   void begin_run() override {
     run_lock_.lock();
     pool_.begin();

@@ -10,6 +10,9 @@
 
 namespace krait::cuda {
 
+class Products;
+class Staging;
+
 /// ok, or what failed with the runtime's words. Out of memory and lost devices have their own
 /// codes.
 Status check(cudaError_t error, std::string_view what);
@@ -22,7 +25,9 @@ class CudaDevice final : public Device {
 
   const DeviceInfo& info() const override { return info_; }
   std::span<const Kernel> kernels() const override;
-  PlanTypes plan_types() const override { return {DType::f32, DType::f32}; }
+  PlanTypes plan_types(Activations activations) const override {
+    return {activations == Activations::native ? DType::bf16 : DType::f32, DType::f32};
+  }
   Result<std::unique_ptr<Buffer>> allocate(std::int64_t bytes) override;
   Status upload(const void* from, Buffer& to, std::int64_t offset, std::int64_t bytes) override;
   Status download(const Buffer& from, std::int64_t offset, void* to, std::int64_t bytes) override;
@@ -43,6 +48,9 @@ class CudaDevice final : public Device {
   int shared_bytes() const { return shared_bytes_; }
   /// Whether kernels may start before the one before them has ended (early_launch.cuh).
   bool early_launch() const { return early_launch_; }
+  int compute_capability() const { return compute_capability_; }  ///< 90 for 9.0
+  /// Matrix products on cuBLASLt; between begin_run() and end_run().
+  Products& products();
 
  private:
   CudaDevice(int index, cudaStream_t stream, const cudaDeviceProp& properties);
@@ -52,9 +60,11 @@ class CudaDevice final : public Device {
   int multiprocessors_;
   int shared_bytes_;
   bool early_launch_;
+  int compute_capability_;
   DeviceInfo info_;
   std::mutex stream_mutex_;
-  void* staging_ = nullptr;  ///< pinned, for large uploads
+  std::unique_ptr<Products> products_;
+  std::unique_ptr<Staging> staging_;
 };
 
 inline cudaStream_t stream_of(const Launch& launch) {

@@ -1,16 +1,14 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backends/cuda/cublaslt.h"
 #include "backends/cuda/cuda.h"
 #include "backends/cuda/module.h"
+#include "backends/cuda/staging.h"
 #include "runtime/core/try.h"
 
 namespace krait::cuda {
 namespace {
-
-/// Pinned memory that uploads pass through: pageable memory would be copied by the driver in
-/// smaller pieces.
-constexpr std::int64_t kStagingBytes = std::int64_t{8} << 20;
 
 /// Uploads up to this size are not worth a detour.
 constexpr std::int64_t kSmallUpload = 64 << 10;
@@ -107,6 +105,7 @@ CudaDevice::CudaDevice(int index, cudaStream_t stream, const cudaDeviceProp& pro
       multiprocessors_(properties.multiProcessorCount),
       shared_bytes_(static_cast<int>(properties.sharedMemPerBlockOptin)),
       early_launch_(properties.major >= 9 && compiled_for_early_launch()),
+      compute_capability_(properties.major * 10 + properties.minor),
       info_(describe(index, properties)) {}
 
 Result<std::shared_ptr<Device>> CudaDevice::open(int index) {
@@ -120,14 +119,20 @@ Result<std::shared_ptr<Device>> CudaDevice::open(int index) {
   cudaStream_t stream = nullptr;
   KRAIT_TRY(check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "creating a stream"));
   std::shared_ptr<CudaDevice> device(new CudaDevice(index, stream, properties));
-  KRAIT_TRY(check(cudaMallocHost(&device->staging_, kStagingBytes), "allocating pinned memory"));
+  KRAIT_ASSIGN(device->staging_, Staging::create(index));
   return std::shared_ptr<Device>(std::move(device));
 }
 
 CudaDevice::~CudaDevice() {
   cudaSetDevice(index_);
-  cudaFreeHost(staging_);
+  products_.reset();
+  staging_.reset();
   cudaStreamDestroy(stream_);
+}
+
+Products& CudaDevice::products() {
+  if (!products_) products_ = std::make_unique<Products>();
+  return *products_;
 }
 
 Result<std::unique_ptr<Buffer>> CudaDevice::allocate(std::int64_t bytes) {
@@ -147,15 +152,7 @@ Status CudaDevice::upload(const void* from, Buffer& to, std::int64_t offset, std
                                  cudaMemcpyHostToDevice, stream_),
                  "upload");
   }
-  for (std::int64_t done = 0; done < bytes; done += kStagingBytes) {
-    const auto part = static_cast<std::size_t>(std::min(kStagingBytes, bytes - done));
-    std::memcpy(staging_, static_cast<const std::byte*>(from) + done, part);
-    KRAIT_TRY(check(cudaMemcpyAsync(address(to, offset + done), staging_, part,
-                                    cudaMemcpyHostToDevice, stream_),
-                    "upload"));
-    KRAIT_TRY(check(cudaStreamSynchronize(stream_), "upload"));
-  }
-  return {};
+  return staging_->upload(static_cast<const std::byte*>(from), address(to, offset), bytes, stream_);
 }
 
 Status CudaDevice::download(const Buffer& from, std::int64_t offset, void* to, std::int64_t bytes) {

@@ -6,46 +6,22 @@
 #include <string>
 
 #include "backends/backend.h"
+#include "backends/cuda/dynamic_library.h"
 #include "backends/cuda/module.h"
 #include "runtime/core/log.h"
 #include "runtime/core/try.h"
 #include <krait/version.h>
-
-#if defined(_WIN32)
-#include <windows.h>
-#else
-#include <dlfcn.h>
-#endif
 
 namespace krait {
 namespace {
 
 #if defined(_WIN32)
 constexpr const char* kModuleName = "krait_cuda.dll";
-void* open_library(const char* path) {
-  return reinterpret_cast<void*>(LoadLibraryA(path));
-}
-void* find_symbol(void* library, const char* name) {
-  return reinterpret_cast<void*>(GetProcAddress(static_cast<HMODULE>(library), name));
-}
-std::string last_error() {
-  return "error " + std::to_string(GetLastError());
-}
 std::filesystem::path own_folder() {
   return {};
 }
 #else
 constexpr const char* kModuleName = "libkrait_cuda.so";
-void* open_library(const char* path) {
-  return dlopen(path, RTLD_NOW | RTLD_LOCAL);
-}
-void* find_symbol(void* library, const char* name) {
-  return dlsym(library, name);
-}
-std::string last_error() {
-  const char* text = dlerror();
-  return text ? text : "unknown error";
-}
 /// The folder of the library or program that holds this function.
 std::filesystem::path own_folder() {
   Dl_info info{};
@@ -73,13 +49,13 @@ std::vector<std::string> candidates() {
 Result<const Backend*> load_module() {
   std::string errors;
   for (const std::string& path : candidates()) {
-    void* library = open_library(path.c_str());
+    void* library = cuda::open_library(path.c_str());
     if (!library) {
-      errors += (errors.empty() ? "" : "; ") + last_error();
+      errors += (errors.empty() ? "" : "; ") + cuda::library_error();
       continue;
     }
     const auto entry =
-        reinterpret_cast<cuda::ModuleEntry*>(find_symbol(library, cuda::kModuleEntry));
+        reinterpret_cast<cuda::ModuleEntry*>(cuda::find_symbol(library, cuda::kModuleEntry));
     const Backend* backend = entry ? entry(cuda::kModuleVersion) : nullptr;
     if (backend) return backend;
     errors += (errors.empty() ? "" : "; ") + path + " belongs to another version of Krait";

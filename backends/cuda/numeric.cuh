@@ -35,6 +35,22 @@ __device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
   return __float2bfloat16_rn(x);
 }
 
+/// Element `i` of an array whose floating-point type is known at run time only: for loads and
+/// stores beside which the branch costs nothing.
+__device__ inline float load_float(const void* from, DType type, std::int64_t i) {
+  if (type == DType::f16) return to_float(static_cast<const __half*>(from)[i]);
+  if (type == DType::bf16) return to_float(static_cast<const __nv_bfloat16*>(from)[i]);
+  return static_cast<const float*>(from)[i];
+}
+__device__ inline void store_float(void* to, DType type, std::int64_t i, float x) {
+  if (type == DType::f16)
+    static_cast<__half*>(to)[i] = from_float<__half>(x);
+  else if (type == DType::bf16)
+    static_cast<__nv_bfloat16*>(to)[i] = from_float<__nv_bfloat16>(x);
+  else
+    static_cast<float*>(to)[i] = x;
+}
+
 /// softplus(x) = log(1 + eˣ); x itself above 20.
 __device__ inline float softplus(float x) {
   return x > 20.0f ? x : log1pf(expf(x));

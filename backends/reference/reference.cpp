@@ -49,7 +49,7 @@ class ReferenceDevice final : public HostDevice {
     static const std::vector<Kernel> list = make_kernels();
     return list;
   }
-  PlanTypes plan_types() const override { return {DType::f64, DType::f64}; }
+  PlanTypes plan_types(Activations) const override { return {DType::f64, DType::f64}; }
 
  private:
   DeviceInfo info_{"reference", "reference", "float64 in plain loops, for comparison only", 0};

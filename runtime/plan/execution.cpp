@@ -43,6 +43,7 @@ Status Execution::prepare(const Sizes& sizes) {
     call.op = node.op;
     call.attrs = node.attrs;
     call.steps = sizes.steps;
+    call.native = plan_->activations == Activations::native;
     for (std::size_t i = 0; i < node.inputs.size(); ++i) {
       if (node.inputs[i] == ir::kNone) continue;
       call.inputs[i] = step.packed[i] ? step.packed[i] : view(node.inputs[i]);

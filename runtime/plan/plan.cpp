@@ -168,6 +168,7 @@ Status choose_kernels(Plan& plan, WeightStore& weights) {
     call.op = node.op;
     call.attrs = node.attrs;
     call.steps = plan.sizes.steps;
+    call.native = plan.activations == Activations::native;
     for (std::size_t i = 0; i < node.inputs.size(); ++i) {
       if (node.inputs[i] != ir::kNone) {
         call.inputs[i] = views[static_cast<std::size_t>(node.inputs[i])];
@@ -273,7 +274,7 @@ void lay_out(Plan& plan) {
 
 Result<std::shared_ptr<const Plan>> make_plan(std::shared_ptr<const ir::Graph> graph,
                                               std::shared_ptr<Device> device, WeightStore& weights,
-                                              const Sizes& sizes) {
+                                              const Sizes& sizes, Activations activations) {
   for (const std::int64_t size : {sizes.tokens, sizes.sequences, sizes.rows, sizes.slots}) {
     if (size < 0 || size > kMaxSize) {
       return invalid("plan: expected sizes from 0 to ", kMaxSize, ", got ", size);
@@ -283,10 +284,11 @@ Result<std::shared_ptr<const Plan>> make_plan(std::shared_ptr<const ir::Graph> g
   ir::Graph own = *graph;
   if (sizes.greedy) KRAIT_TRY(add_argmax(own, plan->next, plan->tokens));
   KRAIT_ASSIGN(ir::Graph specialised,
-               ir::specialise(std::move(own), {kernel_predicate(device, sizes)}));
+               ir::specialise(std::move(own), {kernel_predicate(device, activations, sizes)}));
   plan->graph = std::make_shared<const ir::Graph>(std::move(specialised));
   plan->device = std::move(device);
   plan->sizes = sizes;
+  plan->activations = activations;
   KRAIT_TRY(assign_places(*plan));
   KRAIT_TRY(choose_kernels(*plan, weights));
   for (std::size_t s = 1; s < plan->steps.size(); ++s)
@@ -300,7 +302,7 @@ std::string describe(const Plan& plan) {
   std::ostringstream out;
   out << "plan of " << graph.name << " on " << plan.device->info().name << ": " << plan.sizes.tokens
       << " tokens, " << plan.sizes.sequences << " sequences, " << plan.sizes.rows
-      << " rows of logits\n";
+      << " rows of logits, activations " << name(plan.activations) << "\n";
   double bytes = 0;
   for (const Step& step : plan.steps) {
     const ir::Node& node = graph.nodes[static_cast<std::size_t>(step.node)];
@@ -321,13 +323,15 @@ std::string describe(const Plan& plan) {
   return std::move(out).str();
 }
 
-ir::HasKernel kernel_predicate(std::shared_ptr<Device> device, const Sizes& sizes) {
-  return [device = std::move(device), sizes](const Op& op, std::span<const Type* const> types,
-                                             const Attrs& attrs) {
+ir::HasKernel kernel_predicate(std::shared_ptr<Device> device, Activations activations,
+                               const Sizes& sizes) {
+  return [device = std::move(device), activations, sizes](
+             const Op& op, std::span<const Type* const> types, const Attrs& attrs) {
     Call call;
     call.op = &op;
     call.attrs = attrs;
     call.steps = sizes.steps;
+    call.native = activations == Activations::native;
     for (std::size_t i = 0; i < types.size(); ++i) {
       if (types[i])
         call.inputs[i] = dense_view(nullptr, types[i]->dtype, resolve(types[i]->shape, sizes));

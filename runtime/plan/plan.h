@@ -59,7 +59,8 @@ struct Step {
 struct Plan {
   std::shared_ptr<const ir::Graph> graph;  ///< specialised: its values have the program's numbers
   std::shared_ptr<Device> device;
-  Sizes sizes;              ///< the largest call it serves
+  Sizes sizes;  ///< the largest call it serves
+  Activations activations = Activations::exact;
   std::vector<Home> homes;  ///< one per value
   std::vector<ir::Id> states;
   std::vector<Step> steps;  ///< views and constants need none
@@ -70,13 +71,15 @@ struct Plan {
 
 Result<std::shared_ptr<const Plan>> make_plan(std::shared_ptr<const ir::Graph> graph,
                                               std::shared_ptr<Device> device, WeightStore& weights,
-                                              const Sizes& sizes);
+                                              const Sizes& sizes,
+                                              Activations activations = Activations::exact);
 
 /// As a table: node, kernel, reasons of refusal, bytes, operations; then the arena.
 std::string describe(const Plan& plan);
 
 /// For graph passes: whether `device` has a kernel for calls of these sizes.
 ir::HasKernel kernel_predicate(std::shared_ptr<Device> device,
+                               Activations activations = Activations::exact,
                                const Sizes& sizes = {1, 1, 1, 1, false});
 
 }  // namespace krait

@@ -28,10 +28,12 @@ class CheckpointWeights final : public WeightSource {
 
 }  // namespace
 
-Program::Impl::Impl(Model m, std::shared_ptr<Device> d, std::shared_ptr<const ir::Graph> i,
-                    std::vector<IndexBound> b, std::shared_ptr<const WeightSource> source)
+Program::Impl::Impl(Model m, std::shared_ptr<Device> d, const ProgramOptions& o,
+                    std::shared_ptr<const ir::Graph> i, std::vector<IndexBound> b,
+                    std::shared_ptr<const WeightSource> source)
     : model(std::move(m)),
       device(std::move(d)),
+      options(o),
       graph(i),
       ir(std::move(i)),
       bounds(std::move(b)),
@@ -41,22 +43,24 @@ Result<std::shared_ptr<const Plan>> Program::Impl::plan(const Sizes& sizes) {
   const Sizes key = bucket(sizes);
   const std::lock_guard lock(mutex_);
   if (const auto found = plans_.find(key); found != plans_.end()) return found->second;
-  KRAIT_ASSIGN(std::shared_ptr<const Plan> plan, make_plan(ir, device, weights, key));
+  KRAIT_ASSIGN(std::shared_ptr<const Plan> plan,
+               make_plan(ir, device, weights, key, options.activations));
   plans_.emplace(key, plan);
   return plan;
 }
 
-Result<Program> Program::create(const Model& model, std::shared_ptr<Device> device) {
+Result<Program> Program::create(const Model& model, std::shared_ptr<Device> device,
+                                const ProgramOptions& options) {
   return guarded([&]() -> Result<Program> {
     if (!device) return invalid("Program::create: no device");
-    const PlanTypes types = device->plan_types();
-    KRAIT_ASSIGN(
-        ir::Graph optimised,
-        ir::optimise(model.graph().ir(), {kernel_predicate(device), types.activation, types.wide}));
+    const PlanTypes types = device->plan_types(options.activations);
+    KRAIT_ASSIGN(ir::Graph optimised,
+                 ir::optimise(model.graph().ir(), {kernel_predicate(device, options.activations),
+                                                   types.activation, types.wide}));
     auto graph = std::make_shared<const ir::Graph>(std::move(optimised));
     KRAIT_ASSIGN(std::vector<IndexBound> bounds, index_bounds(*graph));
     auto source = std::make_shared<CheckpointWeights>(model.impl().checkpoint);
-    return Program(std::make_shared<Impl>(model, std::move(device), std::move(graph),
+    return Program(std::make_shared<Impl>(model, std::move(device), options, std::move(graph),
                                           std::move(bounds), std::move(source)));
   });
 }
@@ -71,7 +75,7 @@ const Graph& Program::graph() const {
   return impl_->graph;
 }
 std::string_view Program::activations() const {
-  return "exact";
+  return name(impl_->options.activations);
 }
 std::int64_t Program::packed_bytes() const {
   return impl_->weights.allocated_bytes();

@@ -44,7 +44,7 @@ class FarDevice final : public Device {
     }();
     return list;
   }
-  PlanTypes plan_types() const override { return {}; }
+  PlanTypes plan_types(Activations) const override { return {}; }
   Result<std::unique_ptr<Buffer>> allocate(std::int64_t bytes) override {
     if (bytes < 0) return Status(Code::internal, cat("allocation of ", bytes, " bytes"));
     return std::unique_ptr<Buffer>(std::make_unique<FarBuffer>(bytes));

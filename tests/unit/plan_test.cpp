@@ -253,7 +253,7 @@ class PickyDevice final : public HostDevice {
  public:
   const DeviceInfo& info() const override { return info_; }
   std::span<const Kernel> kernels() const override { return kKernels; }
-  PlanTypes plan_types() const override { return {}; }
+  PlanTypes plan_types(Activations) const override { return {}; }
 
  private:
   static Status run(const Call& call, const Launch& launch) {
@@ -359,7 +359,7 @@ TEST(ExecutionRun, OneThatFailsReturnsTheKernelsError) {
            [](const Call&, const Launch&) { return Status(Code::device_lost, "it fell off"); }}};
       return list;
     }
-    PlanTypes plan_types() const override { return {}; }
+    PlanTypes plan_types(Activations) const override { return {}; }
 
    private:
     DeviceInfo info_{"broken", "broken", "", 0};

@@ -21,6 +21,13 @@ struct DeviceInfo {
   std::int64_t memory = 0;  ///< bytes, 0 if not known
 };
 
+/// What matrix products may do with their inputs. Sums are float32 in both.
+enum class Activations {
+  exact,   ///< keep them as they are, so that every device computes the same model
+  native,  ///< round them to bfloat16, or to int8 in blocks, where that is faster
+};
+KRAIT_API std::string_view name(Activations activations);
+
 struct DeviceOptions {
   int threads = 0;  ///< of CPU devices; 0: one per available core
 };

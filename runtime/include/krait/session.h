@@ -18,11 +18,16 @@
 
 namespace krait {
 
+struct ProgramOptions {
+  Activations activations = Activations::exact;
+};
+
 /// A model made ready for one device: its graph after the device's passes, its weights packed once,
 /// its plans. Immutable to its users, cheap to copy, shared between sessions and threads.
 class KRAIT_API Program {
  public:
-  static Result<Program> create(const Model& model, std::shared_ptr<Device> device);
+  static Result<Program> create(const Model& model, std::shared_ptr<Device> device,
+                                const ProgramOptions& options = {});
 
   const Model& model() const;
   const DeviceInfo& device() const;
@@ -32,7 +37,7 @@ class KRAIT_API Program {
   /// refused.
   Result<std::string> describe_plan(std::int64_t tokens, std::int64_t sequences,
                                     std::int64_t rows) const;
-  /// "exact": what the matrix products do with activations.
+  /// "exact" or "native": what the matrix products may do with activations.
   std::string_view activations() const;
   /// Bytes that packing the weights took on top of the mapped files.
   std::int64_t packed_bytes() const;
