@@ -14,7 +14,7 @@ namespace krait::cli {
 namespace {
 
 struct Options {
-  std::string model, shape, weights = "f32", devices, threads;
+  std::string model, shape, weights = "f32", devices, threads, batches = "1";
   Activations activations = Activations::exact;
   int prompt = 512, generate = 128, repetitions = 5;
   bool json = false;
@@ -22,7 +22,7 @@ struct Options {
 
 struct Row {
   std::string model, device, weights, activations, test;
-  int threads = 0;
+  int threads = 0, batch = 1;
   double tokens_per_second = 0, sd = 0, bytes_per_token = 0;
   double bandwidth_fraction = 0;  ///< 0: not measured
   std::int64_t parameters = 0, bytes = 0;
@@ -37,14 +37,21 @@ Result<double> time_prompt(Session& session, const std::vector<std::int32_t>& to
   return static_cast<double>(tokens.size()) / seconds_since(start);
 }
 
-Result<double> time_generation(Session& session, const std::vector<std::int32_t>& tokens) {
-  if (const Status status = session.reset(0); !status.ok()) return status;
-  const auto start = std::chrono::steady_clock::now();
-  for (const std::int32_t token : tokens) {
-    const auto logits = session.step(token);
-    if (!logits.ok()) return logits.status();
+/// `count` steps of `batch` sequences, each always continued by its likeliest token: tokens of all
+/// sequences per second.
+Result<double> time_generation(Session& session, int batch, int count) {
+  std::vector<std::int32_t> tokens(static_cast<std::size_t>(batch));
+  std::vector<int> slots(tokens.size());
+  for (int s = 0; s < batch; ++s) {
+    if (const Status status = session.reset(s); !status.ok()) return status;
+    slots[static_cast<std::size_t>(s)] = s;
+    tokens[static_cast<std::size_t>(s)] =
+        s % static_cast<int>(session.program().model().info().vocab_size);
   }
-  return static_cast<double>(tokens.size()) / seconds_since(start);
+  const auto start = std::chrono::steady_clock::now();
+  const auto ids = session.greedy(tokens, slots, count);
+  if (!ids.ok()) return ids.status();
+  return static_cast<double>(ids->size()) / seconds_since(start);
 }
 
 /// Median and standard deviation: machines are noisy, and the median is not moved by one hiccup.
@@ -62,7 +69,7 @@ void summarise(std::vector<double> rates, Row& row) {
 
 Result<std::vector<Row>> bench_device(const Model& model, const std::string& device_name,
                                       int threads, const Options& options, Progress& progress,
-                                      std::int64_t& done) {
+                                      const std::vector<int>& batches, std::int64_t& done) {
   DeviceOptions device_options;
   device_options.threads = threads;
   auto device = open_device(device_name, device_options);
@@ -70,31 +77,35 @@ Result<std::vector<Row>> bench_device(const Model& model, const std::string& dev
   auto program = Program::create(model, *device, {options.activations});
   if (!program.ok()) return program.status();
   SessionOptions session_options;
-  session_options.chunk = std::clamp(options.prompt, 1, 512);
+  session_options.chunk = std::max(std::clamp(options.prompt, 1, 512),
+                                   *std::max_element(batches.begin(), batches.end()));
+  session_options.slots = *std::max_element(batches.begin(), batches.end());
   auto session = Session::create(*program, session_options);
   if (!session.ok()) return session.status();
   // Any ids do: the work does not depend on them. Spread over the embedding, as text is.
-  const auto ids = [&](int count) {
-    std::vector<std::int32_t> list(static_cast<std::size_t>(count));
-    for (std::size_t i = 0; i < list.size(); ++i) {
-      list[i] = static_cast<std::int32_t>((i * 2654435761u) %
+  std::vector<std::int32_t> prompt(static_cast<std::size_t>(options.prompt));
+  for (std::size_t i = 0; i < prompt.size(); ++i) {
+    prompt[i] = static_cast<std::int32_t>((i * 2654435761u) %
                                           static_cast<std::uint64_t>(model.info().vocab_size));
-    }
-    return list;
+  }
+  struct Test {
+    int count, batch;  ///< batch 0: the prompt
   };
+  std::vector<Test> tests;
+  if (options.prompt > 0) tests.push_back({options.prompt, 0});
+  for (const int batch : batches) {
+    if (options.generate > 0) tests.push_back({options.generate, batch});
+  }
   std::vector<Row> rows;
-  for (const bool prompt : {true, false}) {
-    const int count = prompt ? options.prompt : options.generate;
-    if (count <= 0) continue;
-    const std::vector<std::int32_t> tokens = ids(count);
-    const std::vector<std::int32_t> warm_up = prompt ? tokens : ids(std::min(count, 4));
-    const auto run = [&](const std::vector<std::int32_t>& list) {
-      return prompt ? time_prompt(*session, list) : time_generation(*session, list);
+  for (const auto& [count, batch] : tests) {
+    const bool is_prompt = batch == 0;
+    const auto run = [&](int steps) {
+      return is_prompt ? time_prompt(*session, prompt) : time_generation(*session, batch, steps);
     };
-    if (const auto warm = run(warm_up); !warm.ok()) return warm.status();
+    if (const auto warm = run(std::min(count, 4)); !warm.ok()) return warm.status();
     std::vector<double> rates;
     for (int r = 0; r < options.repetitions; ++r) {
-      const auto rate = run(tokens);
+      const auto rate = run(count);
       if (!rate.ok()) return rate.status();
       rates.push_back(*rate);
       progress.update(++done);
@@ -105,12 +116,14 @@ Result<std::vector<Row>> bench_device(const Model& model, const std::string& dev
     row.weights = model.info().weights;
     row.activations = program->activations();
     row.threads = device_threads(**device);
-    row.test = (prompt ? "pp" : "tg") + std::to_string(count);
+    row.test = (is_prompt ? "pp" : "tg") + std::to_string(count);
+    row.batch = is_prompt ? 1 : batch;
     row.parameters = model.info().parameters;
     row.bytes = model.info().bytes;
     summarise(rates, row);
-    const int chunk = prompt ? std::min(count, session_options.chunk) : 1;
-    const auto moved = program->bytes_per_call(chunk, 1, 1);
+    const int chunk = is_prompt ? std::min(count, session_options.chunk) : batch;
+    const int sequences = is_prompt ? 1 : batch;
+    const auto moved = program->bytes_per_call(chunk, sequences, sequences);
     if (!moved.ok()) return moved.status();
     row.bytes_per_token = *moved / chunk;
     // The bandwidth of a buffer as large as what one call moves: caches help both alike.
@@ -132,6 +145,7 @@ void print_json(const std::vector<Row>& rows) {
                             {"activations", row.activations},
                             {"threads", row.threads},
                             {"test", row.test},
+                            {"batch", row.batch},
                             {"tokens_per_second", row.tokens_per_second},
                             {"sd", row.sd},
                             {"bytes_per_token", row.bytes_per_token},
@@ -144,19 +158,34 @@ void print_json(const std::vector<Row>& rows) {
 
 void print_markdown(const std::vector<Row>& rows) {
   std::printf(
-      "| model | size | params | device | weights | activations | threads | test | t/s | "
+      "| model | size | params | device | weights | activations | threads | batch | test | t/s | "
       "bytes/token | of read bandwidth |\n");
-  std::printf("| --- | ---: | ---: | --- | --- | --- | ---: | --- | ---: | ---: | ---: |\n");
+  std::printf("| --- | ---: | ---: | --- | --- | --- | ---: | ---: | --- | ---: | ---: | ---: |\n");
   for (const Row& row : rows) {
     char fraction[16] = "-";
     if (row.bandwidth_fraction > 0)
       std::snprintf(fraction, sizeof fraction, "%.0f %%", 100 * row.bandwidth_fraction);
-    std::printf("| %s | %.1f MiB | %.2f M | %s | %s | %s | %d | %s | %.2f ± %.2f | %.3g | %s |\n",
-                row.model.c_str(), static_cast<double>(row.bytes) / 1048576,
-                static_cast<double>(row.parameters) / 1e6, row.device.c_str(), row.weights.c_str(),
-                row.activations.c_str(), row.threads, row.test.c_str(), row.tokens_per_second,
-                row.sd, row.bytes_per_token, fraction);
+    std::printf(
+        "| %s | %.1f MiB | %.2f M | %s | %s | %s | %d | %d | %s | %.2f ± %.2f | %.3g | %s |\n",
+        row.model.c_str(), static_cast<double>(row.bytes) / 1048576,
+        static_cast<double>(row.parameters) / 1e6, row.device.c_str(), row.weights.c_str(),
+        row.activations.c_str(), row.threads, row.batch, row.test.c_str(), row.tokens_per_second,
+        row.sd, row.bytes_per_token, fraction);
   }
+}
+
+/// The numbers of a comma-separated list; at least one, 0 if it is empty.
+Result<std::vector<int>> numbers(std::string_view option, const std::string& list, int least) {
+  std::vector<int> result;
+  for (const std::string& text : split_list(list)) {
+    int& number = result.emplace_back();
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error != std::errc() || end != text.data() + text.size() || number < least)
+      return Status(Code::invalid_argument,
+                    std::string(option) + ": expected numbers, got " + text);
+  }
+  if (result.empty()) result.push_back(least);
+  return result;
 }
 
 int bench(const Options& options) {
@@ -168,23 +197,21 @@ int bench(const Options& options) {
   if (!model.ok()) return fail(model.status());
   std::vector<std::string> devices = split_list(options.devices);
   if (devices.empty()) devices.emplace_back();
-  std::vector<int> threads;
-  for (const std::string& text : split_list(options.threads)) {
-    int& count = threads.emplace_back();
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
-    if (error != std::errc() || end != text.data() + text.size() || count < 0)
-      return fail(Status(Code::invalid_argument, "--threads: expected numbers, got " + text));
-  }
-  if (threads.empty()) threads.push_back(0);
+  const auto threads = numbers("--threads", options.threads, 0);
+  if (!threads.ok()) return fail(threads.status());
+  const auto batches = numbers("--batch", options.batches, 1);
+  if (!batches.ok()) return fail(batches.status());
   std::vector<Row> rows;
   {
-    const auto runs =
-        static_cast<std::int64_t>(devices.size() * threads.size()) * 2 * options.repetitions;
+    const auto runs = static_cast<std::int64_t>(
+                          devices.size() * threads->size() *
+                          ((options.prompt > 0) + (options.generate > 0) * batches->size())) *
+                      options.repetitions;
     Progress progress("bench", runs);
     std::int64_t done = 0;
     for (const std::string& device : devices) {
-      for (const int count : threads) {
-        auto result = bench_device(*model, device, count, options, progress, done);
+      for (const int count : *threads) {
+        auto result = bench_device(*model, device, count, options, progress, *batches, done);
         if (!result.ok()) return fail(result.status());
         rows.insert(rows.end(), result->begin(), result->end());
       }
@@ -219,6 +246,10 @@ void add_bench(CLI::App& app, Action& action) {
   command->add_option("-n,--generate", options->generate, "Tokens of the generation test; 0: none")
       ->capture_default_str()
       ->check(CLI::Range(0, 1 << 20));
+  command
+      ->add_option("-b,--batch", options->batches,
+                   "Numbers of sequences that the generation test continues together")
+      ->capture_default_str();
   command->add_option("-t,--threads", options->threads, "Numbers of CPU threads, comma-separated");
   command
       ->add_option("-r,--repetitions", options->repetitions, "Timed runs; the median is reported")

@@ -3,6 +3,7 @@
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "cli/commands.h"
 #include "cli/terminal.h"
@@ -14,7 +15,7 @@ namespace {
 struct VerifyOptions {
   ModelOptions model;
   std::string expected;
-  double tolerance = 1e-5;
+  std::optional<double> tolerance;
   bool json = false;
 };
 
@@ -31,10 +32,14 @@ int run_verify(const VerifyOptions& options) {
     });
   }();
   if (!report.ok()) return fail(report.status());
-  bool good = report->greedy_equal.value_or(true);
+  // Exact activations leave float32's roundings; native ones those of bfloat16 inputs, and then the
+  // likeliest tokens may differ.
+  const bool exact = opened->program.activations() == "exact";
+  const double tolerance = options.tolerance.value_or(exact ? 1e-5 : 2e-2);
+  bool good = !exact || report->greedy_equal.value_or(true);
   nlohmann::json modes = nlohmann::json::array();
   for (const VerifyMode& mode : report->modes) {
-    good = good && mode.rel_l2 <= options.tolerance;
+    good = good && mode.rel_l2 <= tolerance;
     modes.push_back({{"mode", mode.mode},
                      {"activations", mode.activations},
                      {"max_abs", mode.max_abs},
@@ -44,7 +49,7 @@ int run_verify(const VerifyOptions& options) {
     nlohmann::json result = {{"device", report->device},
                              {"modes", modes},
                              {"greedy_equal", nullptr},
-                             {"tolerance", options.tolerance},
+                             {"tolerance", tolerance},
                              {"passed", good}};
     if (report->greedy_equal) result["greedy_equal"] = *report->greedy_equal;
     std::cout << result.dump(2) << "\n";
@@ -54,12 +59,12 @@ int run_verify(const VerifyOptions& options) {
   for (const VerifyMode& mode : report->modes) {
     std::printf("%-8s %s  max |error| %.3g  relative L2 %.3g  %s\n", mode.mode.c_str(),
                 mode.activations.c_str(), mode.max_abs, mode.rel_l2,
-                mode.rel_l2 <= options.tolerance ? "ok" : "BEYOND THE TOLERANCE");
+                mode.rel_l2 <= tolerance ? "ok" : "BEYOND THE TOLERANCE");
   }
   std::printf("greedy   %s\n", !report->greedy_equal   ? "not in the file"
                                : *report->greedy_equal ? "equal"
                                                        : "DIFFERENT");
-  std::printf("%s at relative L2 <= %g\n", good ? "passed" : "failed", options.tolerance);
+  std::printf("%s at relative L2 <= %g\n", good ? "passed" : "failed", tolerance);
   return good ? 0 : 1;
 }
 
@@ -78,8 +83,8 @@ void add_verify(CLI::App& app, Action& action) {
   command->add_option("--device", options->model.device, "Device to run on");
   command->add_option("-t,--threads", options->model.threads, "CPU threads");
   add_activations(*command, options->model.activations);
-  command->add_option("--tolerance", options->tolerance, "Largest relative L2 error that passes")
-      ->capture_default_str();
+  command->add_option("--tolerance", options->tolerance,
+                      "Largest relative L2 error that passes; default 1e-5, 2e-2 for native");
   command->add_flag("--json", options->json, "Print JSON");
   command->callback([options, &action] { action = [options] { return run_verify(*options); }; });
 }

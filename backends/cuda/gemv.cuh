@@ -19,8 +19,8 @@ namespace krait::cuda {
 
 constexpr int kGemvWarps = 8;
 constexpr int kGemvThreads = 32 * kGemvWarps;
-constexpr int kGemvGroup = 4;   ///< packs that a lane asks for and uses together
-constexpr int kGemvSlots = 3;   ///< groups in the ring: one in use, the others on the way
+constexpr int kGemvGroup = 2;   ///< packs that a lane asks for and uses together
+constexpr int kGemvSlots = 4;   ///< groups in the ring: one in use, the others on the way
 constexpr int kGemvTokens = 8;  ///< more are better served by other kernels
 constexpr int kGemvBlocksPerMultiprocessor = 2;
 constexpr int kGemvRingBytes = kGemvSlots * kGemvGroup * kGemvThreads * 16;

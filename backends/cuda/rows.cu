@@ -62,16 +62,9 @@ struct Ranked {
 
 constexpr std::int32_t kNowhere = 0x7fffffff;
 
-/// The first in that order of a row's values that come after `after`, found by the whole block.
-template <class Type>
-__device__ Ranked next_ranked(const Type* row, std::int64_t width, Ranked after) {
+/// The first of a block's candidates, on every thread.
+__device__ Ranked first_of_block(Ranked best) {
   __shared__ Ranked best_of[kThreads];
-  Ranked best{-INFINITY, kNowhere};
-  for (std::int64_t i = threadIdx.x; i < width; i += kThreads) {
-    const float value = to_float(row[i]);
-    const Ranked here{isnan(value) ? -INFINITY : value, static_cast<std::int32_t>(i)};
-    if (after.before(here) && here.before(best)) best = here;
-  }
   best_of[threadIdx.x] = best;
   __syncthreads();
   for (int half = kThreads / 2; half > 0; half /= 2) {
@@ -86,6 +79,55 @@ __device__ Ranked next_ranked(const Type* row, std::int64_t width, Ranked after)
   return best;
 }
 
+template <class Type>
+__device__ Ranked ranked(const Type* row, std::int64_t i) {
+  const float value = to_float(row[i]);
+  return {isnan(value) ? -INFINITY : value, static_cast<std::int32_t>(i)};
+}
+
+/// The first in that order of a row's values that come after `after`, found by the whole block.
+template <class Type>
+__device__ Ranked next_ranked(const Type* row, std::int64_t width, Ranked after) {
+  Ranked best{-INFINITY, kNowhere};
+  for (std::int64_t i = threadIdx.x; i < width; i += kThreads) {
+    const Ranked here = ranked(row, i);
+    if (after.before(here) && here.before(best)) best = here;
+  }
+  return first_of_block(best);
+}
+
+constexpr int kPart = 16 * kThreads;  ///< elements of a row that a block of argmax looks at
+
+/// The first of every part of every row.
+template <class Type>
+__global__ void first_of_parts(const Type* x, std::int64_t x_row, std::int64_t width,
+                               Ranked* first) {
+  wait_for_inputs();
+  const Type* row = x + blockIdx.y * x_row;
+  const std::int64_t begin = std::int64_t{blockIdx.x} * kPart + threadIdx.x;
+  Ranked best{-INFINITY, kNowhere};
+#pragma unroll
+  for (int j = 0; j < kPart / kThreads; ++j) {
+    if (begin + j * kThreads >= width) break;
+    const Ranked here = ranked(row, begin + j * kThreads);
+    if (here.before(best)) best = here;
+  }
+  best = first_of_block(best);
+  if (threadIdx.x == 0) first[blockIdx.y * gridDim.x + blockIdx.x] = best;
+}
+
+/// The first of the parts' first ones; a block per row.
+__global__ void first_of_firsts(const Ranked* first, int parts, std::int32_t* ids) {
+  wait_for_inputs();
+  Ranked best{-INFINITY, kNowhere};
+  for (int i = static_cast<int>(threadIdx.x); i < parts; i += kThreads) {
+    const Ranked here = first[blockIdx.x * parts + i];
+    if (here.before(best)) best = here;
+  }
+  best = first_of_block(best);
+  if (threadIdx.x == 0) ids[blockIdx.x] = best.position;
+}
+
 /// The k first of every row, one block per row, one pass over the row for each.
 template <class Type>
 __global__ void rank(const Type* x, std::int64_t x_row, std::int64_t width, std::int64_t k,
@@ -97,36 +139,57 @@ __global__ void rank(const Type* x, std::int64_t x_row, std::int64_t width, std:
     last = next_ranked(row, width, last);
     if (threadIdx.x == 0) {
       ids[blockIdx.x * ids_row + i] = last.position;
-      if (values) values[blockIdx.x * values_row + i] = row[last.position];
+      values[blockIdx.x * values_row + i] = row[last.position];
     }
   }
 }
 
-Status run_rank(const Call& call, const Launch& launch, const TensorView& values,
-                const TensorView& ids, std::int64_t k) {
+std::int64_t argmax_workspace(const Call& call, const Device&) {
+  const TensorView& x = call.inputs[0];
+  return x.dim[0] * blocks_of(x.dim[1], kPart) * static_cast<std::int64_t>(sizeof(Ranked));
+}
+
+Status run_argmax(const Call& call, const Launch& launch) {
+  const TensorView& x = call.inputs[0];
+  const TensorView& ids = call.outputs[0];
+  if (ids.elements() == 0) return {};
+  const unsigned parts = blocks_of(x.dim[1], kPart);
+  auto* first = launch.workspace.as<Ranked>();
+  with_float_type(x.dtype, [&](auto type) {
+    using Type = decltype(type);
+    const dim3 grid(parts, static_cast<unsigned>(x.dim[0]));
+    launch_early(launch, first_of_parts<Type>, grid, kThreads, 0, x.as<const Type>(), x.stride[0],
+                 x.dim[1], first);
+  });
+  launch_early(launch, first_of_firsts, dim3(static_cast<unsigned>(x.dim[0])), kThreads, 0, first,
+               static_cast<int>(parts), ids.as<std::int32_t>());
+  return launched(call);
+}
+
+std::string supports_argmax(const Call& call, const Device& device) {
+  if (call.inputs[0].dim[0] > 65535) return cat("at most 65535 rows, got ", call.inputs[0].dim[0]);
+  return supports_rows(call, device);
+}
+
+Status run_top_k(const Call& call, const Launch& launch) {
   const auto [x] = call.in<1>();
+  const TensorView& values = call.outputs[0];
+  const TensorView& ids = call.outputs[1];
   if (ids.elements() == 0) return {};
   with_float_type(x.dtype, [&](auto type) {
     using Type = decltype(type);
     rank<<<static_cast<unsigned>(x.dim[0]), kThreads, 0, stream_of(launch)>>>(
-        x.as<const Type>(), x.stride[0], x.dim[1], k, values ? values.as<Type>() : nullptr,
-        values.stride[0], ids.as<std::int32_t>(), ids.rank > 1 ? ids.stride[0] : 1);
+        x.as<const Type>(), x.stride[0], x.dim[1], ids.dim[1], values.as<Type>(), values.stride[0],
+        ids.as<std::int32_t>(), ids.stride[0]);
   });
   return launched(call);
-}
-
-Status run_argmax(const Call& call, const Launch& launch) {
-  return run_rank(call, launch, TensorView{}, call.outputs[0], 1);
-}
-Status run_top_k(const Call& call, const Launch& launch) {
-  return run_rank(call, launch, call.outputs[0], call.outputs[1], call.outputs[1].dim[1]);
 }
 
 }  // namespace
 
 extern const Kernel embedding_kernel{"embedding", "rows", supports_embedding, run_embedding};
 extern const Kernel gather_rows_kernel{"gather_rows", "rows", supports_rows, run_gather_rows};
-extern const Kernel argmax_kernel{"argmax", "block_per_row", supports_rows, run_argmax};
+extern const Kernel argmax_kernel{"argmax", "parts", supports_argmax, run_argmax, argmax_workspace};
 extern const Kernel top_k_kernel{"top_k", "block_per_row", supports_rows, run_top_k};
 
 }  // namespace krait::cuda

@@ -257,6 +257,10 @@ void lay_out(Plan& plan) {
   if (plan.next != ir::kNone) {
     lifetime_of[static_cast<std::size_t>(plan.next)] =
         lifetime_of[static_cast<std::size_t>(plan.tokens)];
+    // Runs follow each other without new inputs.
+    for (ir::Id id = 0; id < static_cast<ir::Id>(graph.values.size()); ++id) {
+      if (graph[id].kind == ir::Kind::input) use(id, end);
+    }
   }
   for (const ir::Output& output : graph.outputs) use(output.value, end);
   std::vector<std::int64_t> offsets;
