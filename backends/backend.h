@@ -42,9 +42,12 @@ struct WeightLayout {
 struct Launch {
   Device& device;
   TensorView workspace;  ///< u8[bytes] as the kernel asked, 256-byte aligned; contents undefined
-  /// Whether the work queued last before this call leaves the call's states alone, so that they may
-  /// be read while it still runs.
+  /// Whether no call queued since the device was last idle, or since a call that was not early,
+  /// writes the call's states: they may be read while those still run.
   bool early = false;
+  /// Bytes of weights, u8[n], that a later call reads and that may be fetched into a cache while
+  /// this one runs; null for none.
+  TensorView ahead = {};
 };
 
 struct Kernel {

@@ -67,7 +67,8 @@ Status Execution::run_steps() {
       workspace =
           dense_view(arena_->memory(), DType::u8, {step.workspace_bytes}, step.workspace_offset);
     }
-    KRAIT_TRY(step.kernel->run(calls_[s], Launch{*plan_->device, workspace, step.early}));
+    KRAIT_TRY(
+        step.kernel->run(calls_[s], Launch{*plan_->device, workspace, step.early, step.ahead}));
   }
   return {};
 }
