@@ -169,8 +169,9 @@ void time_kernel(benchmark::State& state, const Op& op, const Case& c, const Cas
     state.SetIterationTime(seconds);
     samples.push_back(seconds);
   }
-  std::nth_element(samples.begin(), samples.begin() + samples.size() / 2, samples.end());
-  const double median = samples[samples.size() / 2];
+  const auto middle = samples.begin() + static_cast<std::ptrdiff_t>(samples.size() / 2);
+  std::nth_element(samples.begin(), middle, samples.end());
+  const double median = *middle;
   const Cost work = cost(host->call);
   const auto elements = static_cast<double>(host->call.outputs[0].elements());
   state.counters["median_us"] = median * 1e6;

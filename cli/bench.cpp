@@ -99,7 +99,7 @@ Result<std::vector<Row>> bench_device(const Model& model, const std::string& dev
   std::vector<Row> rows;
   for (const auto& [count, batch] : tests) {
     const bool is_prompt = batch == 0;
-    const auto run = [&](int steps) {
+    const auto run = [&, batch = batch](int steps) {  // clang 14 captures no binding by itself
       return is_prompt ? time_prompt(*session, prompt) : time_generation(*session, batch, steps);
     };
     if (const auto warm = run(std::min(count, 4)); !warm.ok()) return warm.status();

@@ -1,5 +1,6 @@
 """krait generate: what goes where, and that a text does not depend on how it came about."""
 import pathlib
+import re
 import tempfile
 import unittest
 
@@ -59,10 +60,15 @@ class Generate(unittest.TestCase):
         self.assertEqual(before, text_of("-p", PROMPT, "-n", 40, "--stop", "afraid"))
 
     def test_progress_of_a_long_prompt(self):
-        # The reference takes tens of milliseconds per token, so this prompt takes seconds.
-        done = krait("generate", "-m", MODEL, "-p", PROMPT * 6, "-n", 0, "--chunk", 4,
-                     "--device", "reference")
-        self.assertRegex(done.stderr, r"prompt: +\d+ % \(\d+ of 8\d, \d+ s left\)")
+        # A bar appears after a second: the prompt grows until this machine is busy for longer.
+        repeats, seconds = 6, 0
+        while seconds < 1.5:
+            done = krait("generate", "-m", MODEL, "-p", PROMPT * repeats, "-n", 0, "--chunk", 4,
+                         "--device", "reference")
+            tokens, rate = re.search(r"prompt (\d+) tokens, ([\d.]+) tokens/s", done.stderr).groups()
+            seconds = int(tokens) / float(rate)
+            repeats *= 3
+        self.assertRegex(done.stderr, rf"prompt: +\d+ % \(\d+ of {tokens}, \d+ s left\)")
         self.assertEqual("\n", done.stdout)
 
     def test_device_of_the_environment(self):
