@@ -49,16 +49,17 @@ class CpuDevice final : public HostDevice {
 
 namespace {
 
-/// What most kernels demand: float32 activations, and of weights a type that it can widen.
+/// What most kernels demand: float32 activations, and of weights a type that they can widen.
 std::string supports_types(const Call& call) {
   const auto refusal = [](std::string_view operand, Role role, const TensorView& view) {
     if (!view || role == Role::index) return std::string();
     if (role != Role::weight) return want_f32(operand, view);
-    if (view.dtype == DType::f32 || view.dtype == DType::f16 || view.dtype == DType::bf16) {
+    if (view.dtype == DType::f32 || view.dtype == DType::f16 || view.dtype == DType::bf16 ||
+        is_block(view.dtype)) {
       return std::string();
     }
     return cat(operand, ": ", name(view.dtype),
-               " is not supported; the CPU kernels take weights in f32, f16 and bf16");
+               " is not supported; the CPU kernels take weights in f32, f16, bf16 and in blocks");
   };
   std::string reason;
   for (std::size_t i = 0; i < call.op->inputs.size() && reason.empty(); ++i) {

@@ -24,6 +24,7 @@ using Batch = xsimd::batch<float, Arch>;
 using Ints = xsimd::batch<std::int32_t, Arch>;
 inline constexpr int kLanes = static_cast<int>(Batch::size);
 static_assert(kPanel % kLanes == 0);
+inline constexpr int kPanelVectors = static_cast<int>(kPanel) / kLanes;
 
 KRAIT_INLINE std::int64_t min(std::int64_t a, std::int64_t b) {
   return a < b ? a : b;
