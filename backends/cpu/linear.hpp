@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstddef>
+#include <type_traits>
 
 #include "backends/cpu/widen.hpp"
 
@@ -26,18 +27,39 @@ constexpr int tile_panels(int tokens) {
   return panels > 4 ? 4 : panels;
 }
 
-/// The part of a product over inputs [first, first + count): panels in float32, `stride` apart.
+/// Vectors of weights that a step of a product reads: of one input, or of the two of a bfloat16
+/// pair.
+template <class Weight>
+struct Step {
+  static constexpr int kInputs = 1;
+  static KRAIT_INLINE void read(const std::byte* p, Batch (&weights)[1]) {
+    weights[0] = load(reinterpret_cast<const Weight*>(p));
+  }
+};
+template <>
+struct Step<bf16> {
+  static constexpr int kInputs = 2;
+  static KRAIT_INLINE void read(const std::byte* p, Batch (&weights)[2]) {
+    const Words pair = load_words(p);
+    weights[0] = xsimd::bitwise_cast<float>(pair << 16);
+    weights[1] = xsimd::bitwise_cast<float>(pair & Words(0xffff0000u));
+  }
+};
+
+/// The part of a product over inputs [first, first + count): panels from p0 on, `stride` bytes
+/// apart.
 struct Part {
-  const float* w;
+  const std::byte* w;
   std::int64_t stride;
   std::int64_t first, count;
 };
 
 /// The sums of the inputs before this part stand in y; of the first part, they are the bias.
-template <int tokens, int panels>
-inline void tile(const LinearArgs& args, std::int64_t t, std::int64_t panel, const float* w,
+template <class Weight, int tokens, int panels>
+inline void tile(const LinearArgs& args, std::int64_t t, std::int64_t panel, const std::byte* w,
                  const Part& part) {
   constexpr int kVectors = panels * kPanelVectors;
+  constexpr int kInputs = Step<Weight>::kInputs;
   const float* x = args.x.at(t) + part.first;
   Batch sums[tokens][kVectors];
   KRAIT_UNROLL
@@ -52,20 +74,29 @@ inline void tile(const LinearArgs& args, std::int64_t t, std::int64_t panel, con
       sums[j][v] = begun ? load_upto(args.y.at(t + j) + o, left) : start;
     }
   }
-  for (std::int64_t i = 0; i < part.count; ++i) {
-    Batch weights[kVectors];
+  const auto step = [&](std::int64_t i, auto inputs) {
+    constexpr int kCount = decltype(inputs)::value;
+    Batch weights[kVectors][kInputs];
     KRAIT_UNROLL
     for (int v = 0; v < kVectors; ++v) {
-      weights[v] =
-          load(w + v / kPanelVectors * part.stride + i * kPanel + v % kPanelVectors * kLanes);
+      const std::int64_t at = i * kPanel + v % kPanelVectors * kLanes * kInputs;
+      Step<Weight>::read(
+          w + v / kPanelVectors * part.stride + at * static_cast<std::int64_t>(sizeof(Weight)),
+          weights[v]);
     }
     KRAIT_UNROLL
-    for (int j = 0; j < tokens; ++j) {
-      const Batch input(x[j * args.x.row + i]);
+    for (int k = 0; k < kCount; ++k) {
       KRAIT_UNROLL
-      for (int v = 0; v < kVectors; ++v) sums[j][v] = fma(input, weights[v], sums[j][v]);
+      for (int j = 0; j < tokens; ++j) {
+        const Batch input(x[j * args.x.row + i + k]);
+        KRAIT_UNROLL
+        for (int v = 0; v < kVectors; ++v) sums[j][v] = fma(input, weights[v][k], sums[j][v]);
+      }
     }
-  }
+  };
+  std::int64_t i = 0;
+  for (; i + kInputs <= part.count; i += kInputs) step(i, std::integral_constant<int, kInputs>());
+  if (i < part.count) step(i, std::integral_constant<int, 1>());
   KRAIT_UNROLL
   for (int j = 0; j < tokens; ++j) {
     KRAIT_UNROLL
@@ -77,50 +108,69 @@ inline void tile(const LinearArgs& args, std::int64_t t, std::int64_t panel, con
 }
 
 /// All panels of [p0, p1) for `tokens` tokens.
-template <int tokens>
+template <class Weight, int tokens>
 inline void tile_row(const LinearArgs& args, std::int64_t t, std::int64_t p0, std::int64_t p1,
                      const Part& part) {
   constexpr int kPanels = tile_panels(tokens);
   std::int64_t p = p0;
   const auto w = [&](std::int64_t panel) { return part.w + (panel - p0) * part.stride; };
-  for (; p + kPanels <= p1; p += kPanels) tile<tokens, kPanels>(args, t, p, w(p), part);
-  for (; p < p1; ++p) tile<tokens, 1>(args, t, p, w(p), part);
+  for (; p + kPanels <= p1; p += kPanels) tile<Weight, tokens, kPanels>(args, t, p, w(p), part);
+  for (; p < p1; ++p) tile<Weight, tokens, 1>(args, t, p, w(p), part);
 }
 
 /// The tokens that do not fill a tile.
-template <int tokens>
+template <class Weight, int tokens>
 inline void tile_rest(const LinearArgs& args, std::int64_t t, std::int64_t rest, std::int64_t p0,
                       std::int64_t p1, const Part& part) {
   if constexpr (tokens > 0) {
-    if (rest == tokens) return tile_row<tokens>(args, t, p0, p1, part);
-    tile_rest<tokens - 1>(args, t, rest, p0, p1, part);
+    if (rest == tokens) return tile_row<Weight, tokens>(args, t, p0, p1, part);
+    tile_rest<Weight, tokens - 1>(args, t, rest, p0, p1, part);
   }
 }
 
+template <class Weight>
 inline void multiply(const LinearArgs& args, std::int64_t t0, std::int64_t t1, std::int64_t p0,
                      std::int64_t p1, const Part& part) {
   std::int64_t t = t0;
-  for (; t + kTileTokens <= t1; t += kTileTokens) tile_row<kTileTokens>(args, t, p0, p1, part);
-  tile_rest<kTileTokens - 1>(args, t, t1 - t, p0, p1, part);
+  for (; t + kTileTokens <= t1; t += kTileTokens) {
+    tile_row<Weight, kTileTokens>(args, t, p0, p1, part);
+  }
+  tile_rest<Weight, kTileTokens - 1>(args, t, t1 - t, p0, p1, part);
+}
+
+/// Asks for what comes after inputs [first, first + count) of panel p: the panel goes on, or that
+/// of the next block begins. While a part is multiplied nothing else would be read.
+inline void prefetch_next(const LinearArgs& args, std::int64_t p, std::int64_t p0, std::int64_t p1,
+                          std::int64_t first, std::int64_t count) {
+  const std::int64_t part = count * args.panel_bytes / args.inputs;
+  const bool ends = first + count >= args.inputs;
+  const std::byte* next = args.w + (ends ? p + p1 - p0 : p) * args.panel_bytes +
+                          (ends ? 0 : (first + count) * args.panel_bytes / args.inputs);
+  for (std::int64_t at = 0; at < part; at += 64) __builtin_prefetch(next + at);
 }
 
 inline void linear(const LinearArgs& args, std::int64_t t0, std::int64_t t1, std::int64_t p0,
                    std::int64_t p1) {
-  if (args.weight == DType::f32) {
-    const std::int64_t stride = args.inputs * kPanel;
-    const float* w = reinterpret_cast<const float*>(args.w) + p0 * stride;
-    return multiply(args, t0, t1, p0, p1, {w, stride, 0, args.inputs});
+  const Part whole{args.w + p0 * args.panel_bytes, args.panel_bytes, 0, args.inputs};
+  if (args.weight == DType::f32) return multiply<float>(args, t0, t1, p0, p1, whole);
+  if (t1 - t0 <= kTileTokens) {
+    // A single tile widens on the way as well as ahead, and reads memory all the time.
+    if (args.weight == DType::f16) return multiply<f16>(args, t0, t1, p0, p1, whole);
+    if (args.weight == DType::bf16) return multiply<bf16>(args, t0, t1, p0, p1, whole);
   }
-  // Other types are widened once for all tokens of the block, in parts that stay in the first-level
+  // The rest is widened once for all tokens of the block, in parts that stay in the first-level
   // cache.
   constexpr std::int64_t kPart = 128;
-  alignas(64) float wide[kBlockPanels * kPart * kPanel];
+  constexpr std::int64_t kStride = kPart * kPanel;
+  alignas(64) float wide[kBlockPanels * kStride];
   for (std::int64_t first = 0; first < args.inputs; first += kPart) {
     const std::int64_t count = min(kPart, args.inputs - first);
     for (std::int64_t p = p0; p < p1; ++p) {
-      widen(args, p, first, count, wide + (p - p0) * kPart * kPanel);
+      widen(args, p, first, count, wide + (p - p0) * kStride);
+      prefetch_next(args, p, p0, p1, first, kPart);
     }
-    multiply(args, t0, t1, p0, p1, {wide, kPart * kPanel, first, count});
+    multiply<float>(args, t0, t1, p0, p1,
+                    {reinterpret_cast<const std::byte*>(wide), 4 * kStride, first, count});
   }
 }
 
