@@ -41,9 +41,10 @@ struct Sequences {
 /// of inputs is followed by zeros; block types have units (block_panels.h).
 inline constexpr std::int64_t kPanel = 16;
 
-/// A block of a matrix product has at most so many panels: their weights are read once for all
-/// tokens of the block.
+/// A block of a matrix product has at most so many panels and tokens: the panels are read once for
+/// all tokens of the block.
 inline constexpr std::int64_t kBlockPanels = 4;
+inline constexpr std::int64_t kBlockTokens = 96;
 
 struct LinearArgs {
   Rows x;
@@ -53,6 +54,13 @@ struct LinearArgs {
   const float* bias = nullptr;
   RowsOut y;
   std::int64_t inputs = 0, outputs = 0;
+};
+
+/// The same with inputs that are rounded first: token t to `row_bytes` bytes at `rounded`.
+struct RoundedArgs {
+  LinearArgs linear;
+  std::byte* rounded = nullptr;
+  std::int64_t row_bytes = 0;
 };
 
 struct RmsNormArgs {
@@ -116,6 +124,21 @@ struct Isa {
   void (*selective_scan)(const ScanArgs& args, std::int64_t sequence, std::int64_t d0,
                          std::int64_t d1);
 };
+
+/// Matrix products of rounded inputs, for instructions that not every processor of a set has.
+struct RoundedIsa {
+  const char* name;
+  const char* needs;
+  /// Rounds tokens [t0, t1).
+  void (*round)(const RoundedArgs& args, std::int64_t t0, std::int64_t t1);
+  /// As Isa::linear, with at most kBlockTokens tokens that were rounded.
+  void (*linear)(const RoundedArgs& args, std::int64_t t0, std::int64_t t1, std::int64_t p0,
+                 std::int64_t p1);
+};
+
+#define KRAIT_CPU_ROUNDED_ISA(inputs, name) extern const RoundedIsa name##_isa;
+#include "backends/cpu/rounded_isas.inc"
+#undef KRAIT_CPU_ROUNDED_ISA
 
 #define KRAIT_CPU_ISA(name) extern const Isa name##_isa;
 #include "backends/cpu/isas.inc"

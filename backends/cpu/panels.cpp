@@ -157,6 +157,20 @@ const WeightLayout* panel_layout() {
   return &kPanels;
 }
 
+LinearArgs linear_args(const Call& call) {
+  const auto [x, w, bias] = call.in<3>();
+  LinearArgs args;
+  args.x = rows_of(x);
+  args.w = w.as<const std::byte>();
+  args.weight = w.dtype;
+  args.bias = vector_of(bias);
+  args.y = rows_out(call.outputs[0]);
+  args.inputs = x.dim[1];
+  args.outputs = call.outputs[0].dim[1];
+  args.panel_bytes = panel_bytes(w.dtype, args.inputs);
+  return args;
+}
+
 std::int64_t panel_bytes(DType type, std::int64_t inputs) {
   switch (type) {
     case DType::bf16:

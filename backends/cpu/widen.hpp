@@ -146,4 +146,15 @@ inline void widen(const LinearArgs& args, std::int64_t p, std::int64_t first, st
   }
 }
 
+/// Asks for what comes after inputs [first, first + count) of panel p: the panel goes on, or that
+/// of the next block begins. While a part is multiplied nothing else would be read.
+inline void prefetch_next(const LinearArgs& args, std::int64_t p, std::int64_t p0, std::int64_t p1,
+                          std::int64_t first, std::int64_t count) {
+  const std::int64_t part = count * args.panel_bytes / args.inputs;
+  const bool ends = first + count >= args.inputs;
+  const std::byte* next = args.w + (ends ? p + p1 - p0 : p) * args.panel_bytes +
+                          (ends ? 0 : (first + count) * args.panel_bytes / args.inputs);
+  for (std::int64_t at = 0; at < part; at += 64) __builtin_prefetch(next + at);
+}
+
 }  // namespace krait::cpu::KRAIT_ISA
