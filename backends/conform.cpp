@@ -22,14 +22,17 @@ bool has_activation(const Op& op) {
   return false;
 }
 
-/// Every combination of activation and weight types that an op can be called with.
+/// Every combination of activation and weight types that an op can be called with. A matrix product
+/// has both, and can be called with the permission to round.
 std::vector<CaseTypes> type_combinations(const Op& op) {
   std::vector<CaseTypes> list;
+  const bool is_product = has_activation(op) && has_weight(op);
   for (const DType activation : kActivations) {
     if (!has_activation(op) && activation != DType::f32) continue;
     for (const DType weight : kWeights) {
       if (!has_weight(op) && weight != DType::f32) continue;
       list.push_back({activation, weight});
+      if (is_product) list.push_back({activation, weight, true});
     }
   }
   return list;
