@@ -138,6 +138,90 @@ inline void multiply(const LinearArgs& args, std::int64_t t0, std::int64_t t1, s
   tile_rest<Weight, kTileTokens - 1>(args, t, t1 - t, p0, p1, part);
 }
 
+/// One token times block weights, which become float32 in registers on their way into the sums: so
+/// memory is read all the time.
+template <DType type, int panels>
+inline void token_tile(const LinearArgs& args, std::int64_t t, std::int64_t panel) {
+  using U = Unit<type>;
+  constexpr int kVectors = panels * kPanelVectors;
+  const float* x = args.x.at(t);
+  const std::byte* const first = args.w + panel * args.panel_bytes;
+  const std::byte* unit = first;
+  const auto unit_of = [&](int v) { return unit + v / kPanelVectors * args.panel_bytes; };
+  Batch sums[kVectors];
+  KRAIT_UNROLL
+  for (int v = 0; v < kVectors; ++v) {
+    const std::int64_t o = panel * kPanel + v * kLanes, left = args.outputs - o;
+    const bool has_bias = args.bias && left > 0;
+    sums[v] = has_bias ? load_upto(args.bias + o, left) : Batch(0.0f);
+  }
+  for (std::int64_t i = 0; i < args.inputs; unit += U::kBytes) {
+    for (int g = 0; g < U::kGroups; ++g, x += 32, i += 32) {
+      const int codes_at = U::kCodes + g * U::kGroup;
+      // At the end of the panels, those after them.
+      std::int64_t ahead = unit - first + codes_at + kAhead;
+      if (ahead >= args.panel_bytes) ahead += (panels - 1) * args.panel_bytes;
+      Scale scales[kVectors][2];
+      KRAIT_UNROLL
+      for (int v = 0; v < kVectors; ++v) {
+        KRAIT_UNROLL
+        for (int h = 0; h < 2; ++h) {
+          scales[v][h] = scale_of<type>(unit_of(v), g, h, v % kPanelVectors);
+        }
+        if (v % kPanelVectors == 0) {
+          prefetch(first + v / kPanelVectors * args.panel_bytes + ahead, U::kGroup + 64);
+        }
+      }
+      KRAIT_UNROLL
+      for (int n = 0; n < 8; ++n) {
+        KRAIT_UNROLL
+        for (int v = 0; v < kVectors; ++v) {
+          const Words four = codes<type>(unit_of(v) + codes_at, n, v % kPanelVectors);
+          const auto& [scale, min] = scales[v][n / 4];
+          KRAIT_UNROLL
+          for (int k = 0; k < 4; ++k) {
+            sums[v] = fma(Batch(x[4 * n + k]), fma(byte_of(four, k), scale, min), sums[v]);
+          }
+        }
+      }
+    }
+  }
+  KRAIT_UNROLL
+  for (int v = 0; v < kVectors; ++v) {
+    const std::int64_t o = panel * kPanel + v * kLanes;
+    if (o < args.outputs) store_upto(args.y.at(t) + o, sums[v], args.outputs - o);
+  }
+}
+
+template <DType type>
+inline void token_blocks(const LinearArgs& args, std::int64_t t, std::int64_t p0, std::int64_t p1) {
+  constexpr int kPanels = kPanelVectors < 4 ? 4 / kPanelVectors : 1;
+  std::int64_t p = p0;
+  for (; p + kPanels <= p1; p += kPanels) token_tile<type, kPanels>(args, t, p);
+  for (; p < p1; ++p) token_tile<type, 1>(args, t, p);
+}
+
+/// Whether the weights are of a block type.
+inline bool one_token(const LinearArgs& args, std::int64_t t, std::int64_t p0, std::int64_t p1) {
+  switch (args.weight) {
+#define KRAIT_TOKEN(type)                       \
+  case DType::type:                             \
+    token_blocks<DType::type>(args, t, p0, p1); \
+    return true;
+    KRAIT_TOKEN(q8_0)
+    KRAIT_TOKEN(q4_0)
+    KRAIT_TOKEN(q4_1)
+    KRAIT_TOKEN(q5_0)
+    KRAIT_TOKEN(q5_1)
+    KRAIT_TOKEN(q4_k)
+    KRAIT_TOKEN(q5_k)
+    KRAIT_TOKEN(q6_k)
+#undef KRAIT_TOKEN
+    default:
+      return false;
+  }
+}
+
 inline void linear(const LinearArgs& args, std::int64_t t0, std::int64_t t1, std::int64_t p0,
                    std::int64_t p1) {
   const Part whole{args.w + p0 * args.panel_bytes, args.panel_bytes, 0, args.inputs};
@@ -147,6 +231,7 @@ inline void linear(const LinearArgs& args, std::int64_t t0, std::int64_t t1, std
     if (args.weight == DType::f16) return multiply<f16>(args, t0, t1, p0, p1, whole);
     if (args.weight == DType::bf16) return multiply<bf16>(args, t0, t1, p0, p1, whole);
   }
+  if (t1 - t0 == 1 && one_token(args, t0, p0, p1)) return;
   // The rest is widened once for all tokens of the block, in parts that stay in the first-level
   // cache.
   constexpr std::int64_t kPart = 128;

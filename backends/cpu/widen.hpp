@@ -146,6 +146,12 @@ inline void widen(const LinearArgs& args, std::int64_t p, std::int64_t first, st
   }
 }
 
+/// Asks for memory that will be read soon; what lies beyond the weights does no harm.
+KRAIT_INLINE void prefetch(const std::byte* p, std::int64_t bytes) {
+  for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(p + at);
+}
+inline constexpr int kAhead = 1536;  ///< bytes that are on their way meanwhile
+
 /// Asks for what comes after inputs [first, first + count) of panel p: the panel goes on, or that
 /// of the next block begins. While a part is multiplied nothing else would be read.
 inline void prefetch_next(const LinearArgs& args, std::int64_t p, std::int64_t p0, std::int64_t p1,
@@ -154,7 +160,7 @@ inline void prefetch_next(const LinearArgs& args, std::int64_t p, std::int64_t p
   const bool ends = first + count >= args.inputs;
   const std::byte* next = args.w + (ends ? p + p1 - p0 : p) * args.panel_bytes +
                           (ends ? 0 : (first + count) * args.panel_bytes / args.inputs);
-  for (std::int64_t at = 0; at < part; at += 64) __builtin_prefetch(next + at);
+  prefetch(next, part);
 }
 
 }  // namespace krait::cpu::KRAIT_ISA
