@@ -181,7 +181,7 @@ inline void int8_tile(const RoundedArgs& args, std::int64_t t, std::int64_t row,
 
 /// Both integer and float sums of a tile fit the registers.
 #if defined(__AVX512F__)
-inline constexpr int kInt8Tokens = 4, kInt8Sums = 8;
+inline constexpr int kInt8Tokens = 6, kInt8Sums = 12;
 #else
 inline constexpr int kInt8Tokens = 2, kInt8Sums = 4;
 #endif
