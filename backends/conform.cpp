@@ -22,17 +22,16 @@ bool has_activation(const Op& op) {
   return false;
 }
 
-/// Every combination of activation and weight types that an op can be called with. A matrix product
-/// has both, and can be called with the permission to round.
+/// Every combination of activation and weight types that an op can be called with; `linear`, whose
+/// kernels make use of it, once more with the permission to round.
 std::vector<CaseTypes> type_combinations(const Op& op) {
   std::vector<CaseTypes> list;
-  const bool is_product = has_activation(op) && has_weight(op);
   for (const DType activation : kActivations) {
     if (!has_activation(op) && activation != DType::f32) continue;
     for (const DType weight : kWeights) {
       if (!has_weight(op) && weight != DType::f32) continue;
       list.push_back({activation, weight});
-      if (is_product) list.push_back({activation, weight, true});
+      if (&op == &linear_op) list.push_back({activation, weight, true});
     }
   }
   return list;

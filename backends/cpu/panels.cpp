@@ -131,6 +131,14 @@ void pack(const TensorView& stored, std::byte* packed) {
   }
 }
 
+void pack_part(const TensorView& stored, std::int64_t first, std::int64_t count,
+               std::byte* packed) {
+  TensorView rows = stored;
+  rows.offset += bytes_of(stored.dtype, first * stored.stride[0]);
+  rows.dim[0] = count;
+  pack(rows, packed + first / kPanel * panel_bytes(stored.dtype, stored.dim[1]));
+}
+
 /// As many elements of the stored type as the panels have bytes: units may be a little larger than
 /// the blocks in them.
 TensorView view(const TensorView& stored) {
@@ -149,6 +157,8 @@ const WeightLayout kPanels{
         },
     .view = view,
     .pack = pack,
+    .part_rows = kPanel,
+    .pack_part = pack_part,
 };
 
 }  // namespace

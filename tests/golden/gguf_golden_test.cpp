@@ -292,8 +292,8 @@ double bits_per_byte(const Model& model, std::string_view text, Activations acti
   return bits / static_cast<double>(text.size());
 }
 
-// A model in any type is as good a model. Of the whole text: q8_0 +0.00002 exact and +0.0001 native,
-// q4_k +0.006 both.
+// A model in any type is as good a model. Of the whole text: q8_0 +0.00002 exact and +0.0001
+// native, q4_k +0.006 both.
 TEST(QuantizeGolden, BitsPerByteHardlyChange) {
   const std::string book =
       test::read_file(fs::path(KRAIT_SOURCE_DIR) / "tests/golden/data/carroll-alice.txt");
