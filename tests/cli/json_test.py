@@ -41,6 +41,23 @@ class Verify(unittest.TestCase):
         krait("verify", "-m", TINY, "--expected", MODEL / "expected.safetensors", code=2)
 
 
+class Activations(unittest.TestCase):
+    def test_native_is_asked_for_and_named(self):
+        native = ("-m", MODEL, "--device", "cpu", "--activations", "native")
+        result = krait_json("verify", *native)
+        self.assertEqual({"native"}, {mode["activations"] for mode in result["modes"]})
+        self.assertTrue(all(mode["rel_l2"] < 2e-2 for mode in result["modes"]), result)
+        self.assertEqual("native", krait_json("inspect", *native)["activations"])
+        self.assertIn("activations native", krait("inspect", *native, "--plan").stdout)
+        self.assertIn("activations native", krait("generate", *native, "-p", "It", "-n", 1).stderr)
+        rows = krait_json("bench", *native, "-p", 4, "-n", 0, "-r", 1)
+        self.assertEqual(["native"], [row["activations"] for row in rows])
+
+    def test_exact_is_the_default(self):
+        self.assertEqual("exact", krait_json("inspect", "-m", TINY)["activations"])
+        krait("inspect", "-m", TINY, "--activations", "half", code=2)
+
+
 class Conform(unittest.TestCase):
     KEYS = {"op", "device", "kernel", "dtype", "case", "error", "tolerance", "verdict", "reason"}
 
