@@ -77,6 +77,13 @@ inline void tile(const LinearArgs& args, std::int64_t t, std::int64_t panel, con
   const auto step = [&](std::int64_t i, auto inputs) {
     constexpr int kCount = decltype(inputs)::value;
     Batch weights[kVectors][kInputs];
+    if constexpr (tokens == 1 && sizeof(Weight) == 2) {
+      // Half of a panel of float32 is too short for the processor to find out by itself.
+      std::int64_t ahead = 2 * i * kPanel + kAhead;
+      if (ahead >= part.stride) ahead += (panels - 1) * part.stride;
+      KRAIT_UNROLL
+      for (int p = 0; p < panels; ++p) __builtin_prefetch(w + p * part.stride + ahead);
+    }
     KRAIT_UNROLL
     for (int v = 0; v < kVectors; ++v) {
       const std::int64_t at = i * kPanel + v % kPanelVectors * kLanes * kInputs;
