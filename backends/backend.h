@@ -36,6 +36,11 @@ struct WeightLayout {
   /// Fills host memory `packed` (64-byte aligned); it is uploaded afterwards where the device's
   /// memory is not the host's.
   void (*pack)(const TensorView& stored, std::byte* packed);
+  /// Where rows are packed one after the other: packs `count` rows from `first` on, a multiple of
+  /// `part_rows`, to their place in `packed`. So a large matrix need not be in memory twice.
+  std::int64_t part_rows = 0;
+  void (*pack_part)(const TensorView& stored, std::int64_t first, std::int64_t count,
+                    std::byte* packed) = nullptr;
 };
 
 /// What a running kernel may use besides its operands.

@@ -348,7 +348,7 @@ std::string describe(const Plan& plan) {
   std::ostringstream out;
   out << "plan of " << graph.name << " on " << plan.device->info().name << ": " << plan.sizes.tokens
       << " tokens, " << plan.sizes.sequences << " sequences, " << plan.sizes.rows
-      << " rows of logits, activations " << name(plan.activations) << "\n";
+      << " rows of logits" << (plan.activations == Activations::native ? ", native" : "") << "\n";
   double bytes = 0;
   for (const Step& step : plan.steps) {
     const ir::Node& node = graph.nodes[static_cast<std::size_t>(step.node)];
