@@ -24,34 +24,53 @@ struct Args {
   bool norm_before_gate;
 };
 
+/// Elements of a row that a thread keeps from the sum of squares to the output, so that each is
+/// read once and all reads are on the way together; longer rows are read again.
+constexpr int kKept = 12;
+
 template <class X, class Y>
 __global__ void __launch_bounds__(kThreads) rms_norm(Args<X> args, Y* y, std::int64_t y_row) {
   wait_for_inputs();
   const std::int64_t t = blockIdx.x;
   const std::int64_t d0 = blockIdx.y * args.width;
-  // v = (x + residual)·silu(gate), made twice: once for the sum of squares, once for the output.
-  const auto value = [&](std::int64_t d, bool store) {
+  // v = (x + residual)·silu(gate)
+  const auto value = [&](std::int64_t i) {
+    const std::int64_t d = d0 + i;
     float v = to_float(args.x[t * args.x_row + d]);
     if (args.residual) {
       v += args.residual[t * args.residual_row + d];
-      if (store) args.sum[t * args.sum_row + d] = v;
+      args.sum[t * args.sum_row + d] = v;
     }
     if (args.gate && !args.norm_before_gate) v *= silu(to_float(args.gate[t * args.gate_row + d]));
     return v;
   };
+  float kept[kKept];
   float squares = 0;
-  for (std::int64_t i = threadIdx.x; i < args.width; i += kThreads) {
-    const float v = value(d0 + i, false);
+#pragma unroll
+  for (int j = 0; j < kKept; ++j) {
+    const std::int64_t i = threadIdx.x + j * kThreads;
+    kept[j] = i < args.width ? value(i) : 0.0f;
+    squares = fmaf(kept[j], kept[j], squares);
+  }
+  for (std::int64_t i = threadIdx.x + kKept * kThreads; i < args.width; i += kThreads) {
+    const float v = value(i);
     squares = fmaf(v, v, squares);
   }
   const float scale = 1.0f / sqrtf(block_sum(squares) / static_cast<float>(args.width) + args.eps);
-  for (std::int64_t i = threadIdx.x; i < args.width; i += kThreads) {
+  const auto store = [&](std::int64_t i, float v) {
     const std::int64_t d = d0 + i;
-    float v = value(d, true) * scale;
+    v *= scale;
     if (args.weight) v *= args.weight[d];
     if (args.gate && args.norm_before_gate) v *= silu(to_float(args.gate[t * args.gate_row + d]));
     y[t * y_row + d] = from_float<Y>(v);
+  };
+#pragma unroll
+  for (int j = 0; j < kKept; ++j) {
+    const std::int64_t i = threadIdx.x + j * kThreads;
+    if (i < args.width) store(i, kept[j]);
   }
+  for (std::int64_t i = threadIdx.x + kKept * kThreads; i < args.width; i += kThreads)
+    store(i, value(i));
 }
 
 std::string supports(const Call& call, const Device&) {
