@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <type_traits>
 
+#include "backends/cpu/outputs.hpp"
 #include "backends/cpu/widen.hpp"
 
 namespace krait::cpu::KRAIT_ISA {
@@ -65,13 +66,11 @@ inline void tile(const LinearArgs& args, std::int64_t t, std::int64_t panel, con
   KRAIT_UNROLL
   for (int v = 0; v < kVectors; ++v) {
     const std::int64_t o = panel * kPanel + v * kLanes;
-    const std::int64_t left = args.outputs - o;
-    const bool has_bias = args.bias && left > 0;
-    const Batch start = has_bias ? load_upto(args.bias + o, left) : Batch(0.0f);
+    const Batch start = bias_at(args, o);
+    const bool begun = part.first > 0 && o < args.outputs;
     KRAIT_UNROLL
     for (int j = 0; j < tokens; ++j) {
-      const bool begun = part.first > 0 && left > 0;
-      sums[j][v] = begun ? load_upto(args.y.at(t + j) + o, left) : start;
+      sums[j][v] = begun ? load_upto(args.y.at(t + j) + o, args.outputs - o) : start;
     }
   }
   const auto step = [&](std::int64_t i, auto inputs) {
@@ -108,8 +107,7 @@ inline void tile(const LinearArgs& args, std::int64_t t, std::int64_t panel, con
   for (int j = 0; j < tokens; ++j) {
     KRAIT_UNROLL
     for (int v = 0; v < kVectors; ++v) {
-      const std::int64_t o = panel * kPanel + v * kLanes;
-      if (o < args.outputs) store_upto(args.y.at(t + j) + o, sums[j][v], args.outputs - o);
+      store_outputs(args, t + j, panel * kPanel + v * kLanes, sums[j][v]);
     }
   }
 }
@@ -157,11 +155,7 @@ inline void token_tile(const LinearArgs& args, std::int64_t t, std::int64_t pane
   const auto unit_of = [&](int v) { return unit + v / kPanelVectors * args.panel_bytes; };
   Batch sums[kVectors];
   KRAIT_UNROLL
-  for (int v = 0; v < kVectors; ++v) {
-    const std::int64_t o = panel * kPanel + v * kLanes, left = args.outputs - o;
-    const bool has_bias = args.bias && left > 0;
-    sums[v] = has_bias ? load_upto(args.bias + o, left) : Batch(0.0f);
-  }
+  for (int v = 0; v < kVectors; ++v) sums[v] = bias_at(args, panel * kPanel + v * kLanes);
   for (std::int64_t i = 0; i < args.inputs; unit += U::kBytes) {
     for (int g = 0; g < U::kGroups; ++g, x += 32, i += 32) {
       const int codes_at = U::kCodes + g * U::kGroup;
@@ -195,8 +189,7 @@ inline void token_tile(const LinearArgs& args, std::int64_t t, std::int64_t pane
   }
   KRAIT_UNROLL
   for (int v = 0; v < kVectors; ++v) {
-    const std::int64_t o = panel * kPanel + v * kLanes;
-    if (o < args.outputs) store_upto(args.y.at(t) + o, sums[v], args.outputs - o);
+    store_outputs(args, t, panel * kPanel + v * kLanes, sums[v]);
   }
 }
 

@@ -33,9 +33,7 @@ inline void bf16_tile(const RoundedArgs& args, std::int64_t t, std::int64_t pane
   Batch sums[tokens][kVectors];
   KRAIT_UNROLL
   for (int v = 0; v < kVectors; ++v) {
-    const std::int64_t o = panel * kPanel + v * kLanes, left = linear.outputs - o;
-    const bool has_bias = linear.bias && left > 0;
-    const Batch start = has_bias ? load_upto(linear.bias + o, left) : Batch(0.0f);
+    const Batch start = bias_at(linear, panel * kPanel + v * kLanes);
     KRAIT_UNROLL
     for (int j = 0; j < tokens; ++j) sums[j][v] = start;
   }
@@ -59,8 +57,7 @@ inline void bf16_tile(const RoundedArgs& args, std::int64_t t, std::int64_t pane
   for (int j = 0; j < tokens; ++j) {
     KRAIT_UNROLL
     for (int v = 0; v < kVectors; ++v) {
-      const std::int64_t o = panel * kPanel + v * kLanes;
-      if (o < linear.outputs) store_upto(linear.y.at(t + j) + o, sums[j][v], linear.outputs - o);
+      store_outputs(linear, t + j, panel * kPanel + v * kLanes, sums[j][v]);
     }
   }
 }

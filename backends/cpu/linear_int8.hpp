@@ -7,6 +7,7 @@
 //   unsigned and q signed bytes.
 #pragma once
 
+#include "backends/cpu/outputs.hpp"
 #include "backends/cpu/widen.hpp"
 
 namespace krait::cpu::KRAIT_ISA {
@@ -212,10 +213,7 @@ inline void multiply_int8(const RoundedArgs& args, std::int64_t t0, std::int64_t
   for (std::int64_t row = 0; row < t1 - t0; ++row) {
     for (int p = 0; p < panels; ++p) {
       for (int v = 0; v < kPanelVectors; ++v) {
-        const std::int64_t o = (p0 + p) * kPanel + v * kLanes, left = linear.outputs - o;
-        const bool has_bias = linear.bias && left > 0;
-        store(sums.of[row][p] + v * kLanes,
-              has_bias ? load_upto(linear.bias + o, left) : Batch(0.0f));
+        store(sums.of[row][p] + v * kLanes, bias_at(linear, (p0 + p) * kPanel + v * kLanes));
       }
     }
   }
@@ -234,10 +232,9 @@ inline void multiply_int8(const RoundedArgs& args, std::int64_t t0, std::int64_t
     }
   }
   for (std::int64_t row = 0; row < t1 - t0; ++row) {
-    for (std::int64_t o = p0 * kPanel; o < min(p1 * kPanel, linear.outputs); o += kLanes) {
-      const std::int64_t at = o - p0 * kPanel;
-      store_upto(linear.y.at(t0 + row) + o, load(sums.of[row][at / kPanel] + at % kPanel),
-                 linear.outputs - o);
+    for (std::int64_t at = 0; at < panels * kPanel; at += kLanes) {
+      store_outputs(linear, t0 + row, p0 * kPanel + at,
+                    load(sums.of[row][at / kPanel] + at % kPanel));
     }
   }
 }
