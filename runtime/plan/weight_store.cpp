@@ -113,8 +113,17 @@ Result<TensorView> WeightStore::get(ir::Id value, const WeightLayout* layout) {
   const bool copied = layout || !device_->uses_host_memory();
   const ir::Value& declared = (*graph_)[value];
   if (declared.kind == ir::Kind::weight && copied) source_->release(declared.name);
+  // Another layout of a value that is there already is no progress.
+  const auto before = packed_.lower_bound({value, std::string_view()});
+  const bool first = before == packed_.end() || before->first.first != value;
   packed_.emplace(key, view);
+  if (first && placed_) placed_(bytes_of(declared.type.dtype, declared.type.shape.elements()));
   return view;
+}
+
+void WeightStore::observe(std::function<void(std::int64_t)> placed) {
+  const std::lock_guard lock(mutex_);
+  placed_ = std::move(placed);
 }
 
 std::int64_t WeightStore::allocated_bytes() const {
