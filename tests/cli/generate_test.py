@@ -1,5 +1,6 @@
 """krait generate: what goes where, and that a text does not depend on how it came about."""
 import pathlib
+import re
 import tempfile
 import unittest
 
@@ -58,11 +59,31 @@ class Generate(unittest.TestCase):
         self.assertLess(result["generated_tokens"], 40)
         self.assertEqual(before, text_of("-p", PROMPT, "-n", 40, "--stop", "afraid"))
 
+    def test_text_made_on_the_device_is_that_of_single_steps(self):
+        # With --state-out the text is made step by step; the state has then seen the last token.
+        with tempfile.TemporaryDirectory() as folder:
+            steps = ("--state-out", pathlib.Path(folder) / "a.state")
+            for device in ("cpu", "reference"):
+                for options, ahead in ((("-n", 40), 1), (("-n", 1), 1),
+                                       (("-n", 40, "--stop", "afraid"), 0)):
+                    with self.subTest(device=device, options=options):
+                        common = ("generate", "-m", MODEL, "-p", PROMPT, "--device", device,
+                                  *options)
+                        whole, stepped = krait_json(*common), krait_json(*common, *steps)
+                        for key in ("text", "stopped", "generated_tokens"):
+                            self.assertEqual(stepped[key], whole[key])
+                        self.assertEqual(stepped["position"], whole["position"] + ahead)
+
     def test_progress_of_a_long_prompt(self):
-        # The reference takes tens of milliseconds per token, so this prompt takes seconds.
-        done = krait("generate", "-m", MODEL, "-p", PROMPT * 6, "-n", 0, "--chunk", 4,
-                     "--device", "reference")
-        self.assertRegex(done.stderr, r"prompt: +\d+ % \(\d+ of 8\d, \d+ s left\)")
+        # A bar appears after a second: the prompt grows until this machine is busy for longer.
+        repeats, seconds = 6, 0
+        while seconds < 1.5:
+            done = krait("generate", "-m", MODEL, "-p", PROMPT * repeats, "-n", 0, "--chunk", 4,
+                         "--device", "reference")
+            tokens, rate = re.search(r"prompt (\d+) tokens, ([\d.]+) tokens/s", done.stderr).groups()
+            seconds = int(tokens) / float(rate)
+            repeats *= 3
+        self.assertRegex(done.stderr, rf"prompt: +\d+ % \(\d+ of {tokens}, \d+ s left\)")
         self.assertEqual("\n", done.stdout)
 
     def test_device_of_the_environment(self):
