@@ -108,7 +108,8 @@ Result<std::vector<Row>> bench_device(const Model& model, const std::string& dev
     if (options.generate > 0) tests.push_back({options.generate, batch});
   }
   std::vector<Row> rows;
-  for (const auto& [count, batch] : tests) {
+  for (const Test& test : tests) {
+    const int count = test.count, batch = test.batch;
     const bool is_prompt = batch == 0;
     const int sequences = is_prompt ? 1 : batch;
     const int at_once = is_prompt ? std::min(count, session_options.chunk) : batch;

@@ -1,6 +1,7 @@
 #include "runtime/plan/weight_store.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "backends/host_memory.h"
 #include "ops/case.h"
@@ -113,10 +114,11 @@ Result<TensorView> WeightStore::get(ir::Id value, const WeightLayout* layout) {
   const bool copied = layout || !device_->uses_host_memory();
   const ir::Value& declared = (*graph_)[value];
   if (declared.kind == ir::Kind::weight && copied) source_->release(declared.name);
-  // Another layout of a value that is there already is no progress.
-  const auto before = packed_.lower_bound({value, std::string_view()});
-  const bool first = before == packed_.end() || before->first.first != value;
   packed_.emplace(key, view);
+  // Another layout of a value that was there already is no progress.
+  const auto of_value = packed_.lower_bound({value, std::string_view()});
+  const auto next = std::next(of_value);
+  const bool first = next == packed_.end() || next->first.first != value;
   if (first && placed_) placed_(bytes_of(declared.type.dtype, declared.type.shape.elements()));
   return view;
 }
