@@ -37,15 +37,23 @@ struct WeightLayout {
   /// Fills host memory `packed` (64-byte aligned); it is uploaded afterwards where the device's
   /// memory is not the host's.
   void (*pack)(const TensorView& stored, std::byte* packed);
+  /// Where rows are packed one after the other: packs `count` rows from `first` on, a multiple of
+  /// `part_rows`, to their place in `packed`. So a large matrix need not be in memory twice.
+  std::int64_t part_rows = 0;
+  void (*pack_part)(const TensorView& stored, std::int64_t first, std::int64_t count,
+                    std::byte* packed) = nullptr;
 };
 
 /// What a running kernel may use besides its operands.
 struct Launch {
   Device& device;
   TensorView workspace;  ///< u8[bytes] as the kernel asked, 256-byte aligned; contents undefined
-  /// Whether the work queued last before this call leaves the call's states alone, so that they may
-  /// be read while it still runs.
+  /// Whether no call queued since the device was last idle, or since a call that was not early,
+  /// writes the call's states: they may be read while those still run.
   bool early = false;
+  /// Bytes of weights, u8[n], that a later call reads and that may be fetched into a cache while
+  /// this one runs; null for none.
+  TensorView ahead = {};
 };
 
 struct Kernel {

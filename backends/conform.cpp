@@ -22,7 +22,8 @@ bool has_activation(const Op& op) {
   return false;
 }
 
-/// Every combination of activation and weight types that an op can be called with.
+/// Every combination of activation and weight types that an op can be called with; `linear`, whose
+/// kernels make use of it, once more with the permission to round.
 std::vector<CaseTypes> type_combinations(const Op& op) {
   std::vector<CaseTypes> list;
   for (const DType activation : kActivations) {
@@ -30,6 +31,7 @@ std::vector<CaseTypes> type_combinations(const Op& op) {
     for (const DType weight : kWeights) {
       if (!has_weight(op) && weight != DType::f32) continue;
       list.push_back({activation, weight});
+      if (&op == &linear_op) list.push_back({activation, weight, true});
     }
   }
   return list;

@@ -1,6 +1,6 @@
 // Times every kernel of every device on the ops' own cases and on some shapes of real models.
 //
-//   ops_bench --benchmark_filter='selective_scan/.*avx512/1$'
+//   ops_bench --benchmark_filter='selective_scan/.*avx512/1/'
 //
 // A name is op/case/types/device/kernel/threads. Counters: GB/s of what must move, Gflop/s and
 // Gspecial/s (exponentials, roots, divisions) by the op's cost, ns per element of the first output,

@@ -275,12 +275,14 @@ bool can_exist(const Op& op, const Case& c, const CaseTypes& types) {
 std::string to_string(const Op& op, const CaseTypes& types) {
   std::string text(name(types.activation));
   if (has_weight(op)) text += "/" + std::string(name(types.weight));
+  if (types.native) text += " native";
   return text;
 }
 
 Result<HostCall> HostCall::make(const Op& op, const Case& c, const CaseTypes& types) {
   HostCall host;
   host.call.op = &op;
+  host.call.native = types.native;
   host.call.attrs = default_attrs(op);
   for (const auto& [name, value] : c.attrs) {
     KRAIT_TRY(set_attr(op, host.call.attrs, name, value));

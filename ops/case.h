@@ -51,12 +51,14 @@ struct Case {
 /// The letters' values in a case, T, S and C included.
 std::int64_t extent(const Case& c, char letter);
 
-/// The types of a call: activations' dtype, and the weights' where the op has weights.
+/// The types of a call: activations' dtype, and the weights' where the op has weights; and whether
+/// inputs may be rounded (Call::native), which concerns matrix products only.
 struct CaseTypes {
   DType activation = DType::f32;
   DType weight = DType::f32;
+  bool native = false;
 };
-/// "f32", or "f32/bf16" where the op has a weight.
+/// "f32", or "f32/bf16" and "f32/bf16 native" where the op has a weight.
 std::string to_string(const Op& op, const CaseTypes& types);
 bool has_weight(const Op& op);
 /// Whether there can be such a call: weights of block types have rows of whole blocks.

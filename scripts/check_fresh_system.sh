@@ -4,7 +4,8 @@
 #   scripts/check_fresh_system.sh bookworm|trixie [demo|test ...]      default: demo demo test
 #
 # Debootstraps the system (once; kept as /var/tmp/krait-fresh-SUITE.tar), clones the last commit
-# into it and works in a chroot. Needs root, debootstrap and git, on a Debian whose apt knows a mirror.
+# into it and works in a chroot, where of the environment only KRAIT_BUDGET_FACTOR counts. Needs root,
+# debootstrap and git, on a Debian whose apt knows a mirror.
 . "$(dirname "$0")/lib.sh"
 suite=${1:?bookworm or trixie}
 commands=("${@:2}")
@@ -59,7 +60,7 @@ git clone -q --no-local "$root" "$system/root/krait"
 
 in_system() {
   env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 \
-    chroot "$system" bash -c "cd /root/krait && $1"
+    KRAIT_BUDGET_FACTOR="${KRAIT_BUDGET_FACTOR:-1}" chroot "$system" bash -c "cd /root/krait && $1"
 }
 
 report="$suite, $jobs cores:" worst=0

@@ -10,7 +10,8 @@
 namespace krait::cpu {
 namespace {
 
-constexpr std::int64_t kBlock = std::int64_t{256} << 10;
+/// Not a power of two: streams that far apart would meet in the same sets of the caches.
+constexpr std::int64_t kBlock = std::int64_t{192} << 10;
 constexpr int kPasses = 7;
 constexpr std::int64_t kChunk = 256;  // a cache line of every stream
 

@@ -9,7 +9,8 @@
 
 #include "backends/cpu/bandwidth.h"
 #include "backends/cpu/cpu_features.h"
-#include "backends/cpu/kernel.h"
+#include "backends/cpu/linear_rounded.h"
+#include "backends/cpu/panels.h"
 #include "backends/host_memory.h"
 
 namespace krait {
@@ -49,16 +50,17 @@ class CpuDevice final : public HostDevice {
 
 namespace {
 
-/// What most kernels demand: float32 activations, and of weights a type that it can widen.
+/// What most kernels demand: float32 activations, and of weights a type that they can widen.
 std::string supports_types(const Call& call) {
   const auto refusal = [](std::string_view operand, Role role, const TensorView& view) {
     if (!view || role == Role::index) return std::string();
     if (role != Role::weight) return want_f32(operand, view);
-    if (view.dtype == DType::f32 || view.dtype == DType::f16 || view.dtype == DType::bf16) {
+    if (view.dtype == DType::f32 || view.dtype == DType::f16 || view.dtype == DType::bf16 ||
+        is_block(view.dtype)) {
       return std::string();
     }
     return cat(operand, ": ", name(view.dtype),
-               " is not supported; the CPU kernels take weights in f32, f16 and bf16");
+               " is not supported; the CPU kernels take weights in f32, f16, bf16 and in blocks");
   };
   std::string reason;
   for (std::size_t i = 0; i < call.op->inputs.size() && reason.empty(); ++i) {
@@ -88,23 +90,50 @@ struct Bound {
   }
 };
 
+/// The same for a product of rounded inputs.
+template <const RoundedIsa& isa, RoundedTo inputs, bool Features::*has>
+struct BoundRounded {
+  static std::string supports(const Call& call, const Device&) {
+    if (!(features().*has)) return std::string("the processor has no ") + isa.needs;
+    std::string reason = supports_types(call);
+    return reason.empty() ? rounded_refusal(call, inputs) : reason;
+  }
+  static Status run(const Call& call, const Launch& launch) {
+    linear_rounded(call, isa, static_cast<CpuDevice&>(launch.device).pool(), launch.workspace);
+    return {};
+  }
+  static const WeightLayout* layout(const Call&, int i) {
+    return i == 1 ? panel_layout() : nullptr;
+  }
+
+  static Kernel make(std::string_view name) {
+    return {"linear", name, supports, run, rounded_workspace, layout};
+  }
+};
+
 /// "avx512", "gemv.avx512"; kept for the life of the process.
-std::string_view kernel_name(const CpuKernel& kernel, const Isa& isa) {
-  if (kernel.variant.empty()) return isa.name;
+std::string_view kernel_name(std::string_view variant, std::string_view isa) {
+  if (variant.empty()) return isa;
   static std::deque<std::string> names;
-  return names.emplace_back(cat(kernel.variant, ".", isa.name));
+  return names.emplace_back(cat(variant, ".", isa));
 }
 
 template <const Isa& isa, bool Features::*has>
 void add_kernels(std::vector<Kernel>& list) {
+  const std::string_view set = isa.name;
 #define KRAIT_CPU_KERNEL(name) \
-  list.push_back(Bound<name##_kernel, isa, has>::make(kernel_name(name##_kernel, isa)));
+  list.push_back(Bound<name##_kernel, isa, has>::make(kernel_name(name##_kernel.variant, set)));
 #include "backends/cpu/kernels.inc"
 #undef KRAIT_CPU_KERNEL
 }
 
 std::vector<Kernel> make_kernels() {
   std::vector<Kernel> list;
+#define KRAIT_CPU_ROUNDED_ISA(inputs, name)                                          \
+  list.push_back(BoundRounded<name##_isa, RoundedTo::inputs, &Features::name>::make( \
+      kernel_name(#inputs, #name)));
+#include "backends/cpu/rounded_isas.inc"
+#undef KRAIT_CPU_ROUNDED_ISA
 #define KRAIT_CPU_ISA(name) add_kernels<name##_isa, &Features::name>(list);
 #include "backends/cpu/isas.inc"
 #undef KRAIT_CPU_ISA

@@ -52,6 +52,7 @@ Features ask() {
                  (b7 & bit_AVX512BW) && (b7 & bit_AVX512DQ) && (b7 & bit_AVX512VL);
   found.avx512_vnni = found.avx512 && (c7 & bit_AVX512VNNI);
   if (std::uint32_t a71 = 0; __get_cpuid_count(7, 1, &a71, &b, &c7, &d)) {
+    found.avx_vnni = found.avx2 && (a71 >> 4 & 1);
     found.avx512_bf16 = found.avx512 && (a71 >> 5 & 1);
   }
   return found;

@@ -8,8 +8,9 @@ namespace krait::cpu {
 /// Instruction sets that both the processor has and the operating system keeps across switches.
 struct Features {
   bool sse42 = false;
-  bool avx2 = false;    ///< with FMA and F16C, which the avx2 kernels use as well
-  bool avx512 = false;  ///< F, BW, DQ and VL
+  bool avx2 = false;      ///< with FMA and F16C, which the avx2 kernels use as well
+  bool avx512 = false;    ///< F, BW, DQ and VL
+  bool avx_vnni = false;  ///< products of int8 in 256 bits
   bool avx512_vnni = false;
   bool avx512_bf16 = false;
   bool neon = false;

@@ -5,6 +5,7 @@
 // Pointers need no alignment. `row` strides count elements; no function allocates or throws.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "ops/enums.h"
@@ -34,17 +35,32 @@ struct Sequences {
   const std::int32_t* slot_out = nullptr;
 };
 
-/// Weights lie in panels of kPanel output rows: element (o, i) of w[O,I] stands at
-/// ((o / kPanel) · I + i) · kPanel + o % kPanel; rows beyond O are zero.
+/// Weights lie in panels of kPanel output rows, so that the rows of a panel fill the lanes of
+/// vectors; rows beyond the last are zero. In a panel of float32 or float16, element i of row r
+/// stands at i · kPanel + r; of bfloat16, at (i / 2 · kPanel + r) · 2 + i % 2, where an odd number
+/// of inputs is followed by zeros; block types have units (block_panels.h).
 inline constexpr std::int64_t kPanel = 16;
+
+/// A block of a matrix product has at most so many panels and tokens: the panels are read once for
+/// all tokens of the block.
+inline constexpr std::int64_t kBlockPanels = 4;
+inline constexpr std::int64_t kBlockTokens = 96;
 
 struct LinearArgs {
   Rows x;
-  const void* w = nullptr;  ///< panels
+  const std::byte* w = nullptr;  ///< panels
+  std::int64_t panel_bytes = 0;
   DType weight = DType::f32;
   const float* bias = nullptr;
   RowsOut y;
   std::int64_t inputs = 0, outputs = 0;
+};
+
+/// The same with inputs that are rounded first: token t to `row_bytes` bytes at `rounded`.
+struct RoundedArgs {
+  LinearArgs linear;
+  std::byte* rounded = nullptr;
+  std::int64_t row_bytes = 0;
 };
 
 struct RmsNormArgs {
@@ -94,12 +110,11 @@ struct Isa {
   /// One of `from` and `to` is f32, the other f32, f16 or bf16.
   void (*cast)(DType from, const void* x, DType to, void* y, std::int64_t count);
   /// Row `o` of weights in panels, as float32.
-  void (*panel_row)(DType weight, const void* panels, std::int64_t inputs, std::int64_t o,
-                    float* y);
+  void (*panel_row)(const LinearArgs& args, std::int64_t o, float* y);
   /// The first position from `from` on whose value is larger than `threshold`, else `count`.
   std::int64_t (*next_above)(const float* x, std::int64_t from, std::int64_t count,
                              float threshold);
-  /// y[t, o] for tokens [t0, t1) and the outputs of panels [p0, p1).
+  /// y[t, o] for tokens [t0, t1) and the outputs of panels [p0, p1), at most kBlockPanels.
   void (*linear)(const LinearArgs& args, std::int64_t t0, std::int64_t t1, std::int64_t p0,
                  std::int64_t p1);
   void (*rms_norm)(const RmsNormArgs& args, std::int64_t token);
@@ -109,6 +124,21 @@ struct Isa {
   void (*selective_scan)(const ScanArgs& args, std::int64_t sequence, std::int64_t d0,
                          std::int64_t d1);
 };
+
+/// Matrix products of rounded inputs, for instructions that not every processor of a set has.
+struct RoundedIsa {
+  const char* name;
+  const char* needs;
+  /// Rounds tokens [t0, t1).
+  void (*round)(const RoundedArgs& args, std::int64_t t0, std::int64_t t1);
+  /// As Isa::linear, with at most kBlockTokens tokens that were rounded.
+  void (*linear)(const RoundedArgs& args, std::int64_t t0, std::int64_t t1, std::int64_t p0,
+                 std::int64_t p1);
+};
+
+#define KRAIT_CPU_ROUNDED_ISA(inputs, name) extern const RoundedIsa name##_isa;
+#include "backends/cpu/rounded_isas.inc"
+#undef KRAIT_CPU_ROUNDED_ISA
 
 #define KRAIT_CPU_ISA(name) extern const Isa name##_isa;
 #include "backends/cpu/isas.inc"

@@ -25,7 +25,7 @@ struct CpuKernel {
   /// Where an op has several kernels: "gemv" makes "gemv.avx512".
   std::string_view variant = {};
   /// Why the kernel cannot run the call, or nothing; null: it takes what most kernels take, which
-  /// is float32 activations and weights in f32, f16 or bf16 (supports_types in cpu.cpp).
+  /// is float32 activations and weights of any storage type (supports_types in cpu.cpp).
   std::string (*supports)(const Call& call) = nullptr;
   void (*run)(const Call& call, const Run& run);
   std::int64_t (*workspace)(const Call& call) = nullptr;
@@ -34,10 +34,6 @@ struct CpuKernel {
 
 /// The refusal of an operand that is not float32; empty if it is, or is absent.
 std::string want_f32(std::string_view operand, const TensorView& view);
-
-/// Every weight of a matrix product lies in panels (isa.h), and so does a table that an embedding
-/// reads, since that is often the same tensor.
-const WeightLayout* panel_layout();
 
 /// Rows of a view, counted over all axes but the innermost; a dense view is one row.
 std::int64_t row_count(const TensorView& view);

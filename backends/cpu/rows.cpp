@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "backends/cpu/kernel.h"
+#include "backends/cpu/panels.h"
 
 namespace krait::cpu {
 namespace {
@@ -22,11 +22,13 @@ void embedding(const Call& call, const Run& run) {
   const TensorView& ids = call.inputs[0];
   const TensorView& table = call.inputs[1];
   const auto* id = ids.as<const std::int32_t>();
-  const auto* panels = table.as<const std::byte>();
+  LinearArgs rows;
+  rows.w = table.as<const std::byte>();
+  rows.weight = table.dtype;
+  rows.inputs = call.outputs[0].dim[1];
+  rows.panel_bytes = panel_bytes(table.dtype, rows.inputs);
   const RowsOut y = rows_out(call.outputs[0]);
-  for_rows(run.pool, ids.dim[0], [&](std::int64_t t) {
-    run.isa.panel_row(table.dtype, panels, call.outputs[0].dim[1], id[t], y.at(t));
-  });
+  for_rows(run.pool, ids.dim[0], [&](std::int64_t t) { run.isa.panel_row(rows, id[t], y.at(t)); });
 }
 
 void gather_rows(const Call& call, const Run& run) {

@@ -1,7 +1,7 @@
 // Kernels that look for positions or rows.
 #pragma once
 
-#include "backends/cpu/simd.hpp"
+#include "backends/cpu/widen.hpp"
 
 namespace krait::cpu::KRAIT_ISA {
 
@@ -18,22 +18,14 @@ inline std::int64_t next_above(const float* x, std::int64_t from, std::int64_t c
   return i;
 }
 
-template <class Weight>
-inline void unpack_row(const void* panels, std::int64_t inputs, std::int64_t o, float* y) {
-  const Weight* w = static_cast<const Weight*>(panels) + o / kPanel * inputs * kPanel + o % kPanel;
-  Weight lanes[kLanes];
-  for (std::int64_t i = 0; i < inputs; i += kLanes) {
-    const std::int64_t left = min(inputs - i, kLanes);
-    for (std::int64_t j = 0; j < kLanes; ++j) lanes[j] = w[(i + min(j, left - 1)) * kPanel];
-    store_upto(y + i, load(lanes), left);
+inline void panel_row(const LinearArgs& args, std::int64_t o, float* y) {
+  constexpr std::int64_t kPart = 32;
+  alignas(64) float wide[kPart * kPanel];
+  for (std::int64_t first = 0; first < args.inputs; first += kPart) {
+    const std::int64_t count = min(kPart, args.inputs - first);
+    widen(args, o / kPanel, first, count, wide);
+    for (std::int64_t i = 0; i < count; ++i) y[first + i] = wide[i * kPanel + o % kPanel];
   }
-}
-
-inline void panel_row(DType weight, const void* panels, std::int64_t inputs, std::int64_t o,
-                      float* y) {
-  if (weight == DType::f16) return unpack_row<f16>(panels, inputs, o, y);
-  if (weight == DType::bf16) return unpack_row<bf16>(panels, inputs, o, y);
-  unpack_row<float>(panels, inputs, o, y);
 }
 
 }  // namespace krait::cpu::KRAIT_ISA

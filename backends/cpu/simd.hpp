@@ -24,6 +24,7 @@ using Batch = xsimd::batch<float, Arch>;
 using Ints = xsimd::batch<std::int32_t, Arch>;
 inline constexpr int kLanes = static_cast<int>(Batch::size);
 static_assert(kPanel % kLanes == 0);
+inline constexpr int kPanelVectors = static_cast<int>(kPanel) / kLanes;
 
 KRAIT_INLINE std::int64_t min(std::int64_t a, std::int64_t b) {
   return a < b ? a : b;
@@ -177,9 +178,14 @@ KRAIT_INLINE void store(bf16* p, Batch x) {
   const Words rounded = (bits + Words(0x7fffu) + ((bits >> 16) & Words(1u))) >> 16;
   const Words quiet = (bits >> 16) | Words(0x40u);
   const Words nan = (bits & Words(0x7fffffffu));
+  const Words result = xsimd::select(nan > Words(0x7f800000u), quiet, rounded);
+#if defined(__AVX512F__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(result));
+#else
   alignas(64) std::uint32_t words[kLanes];
-  xsimd::select(nan > Words(0x7f800000u), quiet, rounded).store_aligned(words);
+  result.store_aligned(words);
   for (int i = 0; i < kLanes; ++i) p[i].bits = static_cast<std::uint16_t>(words[i]);
+#endif
 }
 
 /// Lane j of row i becomes lane i of row j.

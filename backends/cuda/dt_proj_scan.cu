@@ -22,7 +22,6 @@ struct Args {
   void* y;
   float* state;  ///< [C, D, N]
   std::int64_t u_row, A_row, B_row, B_group, C_row, C_group, z_row, y_row;
-  DType type;  ///< of u, B, C, z and y
   int channels, channels_per_group, states;
   bool dt_softplus;
   Discretisation rule;
@@ -30,8 +29,8 @@ struct Args {
   const std::int32_t* slot_out;
 };
 
-template <int lanes, int per_lane, class W>
-__global__ void __launch_bounds__(kThreads) step(Args args, GemvWeights<W> dt_w) {
+template <int lanes, int per_lane, class X, class W>
+__global__ void __launch_bounds__(kThreads) step(Args args, GemvWeights<W> dt_w, FetchAhead fetch) {
   using Weights = GemvWeights<W>;
   constexpr int kQuads = Weights::kCount / 4;
   const int lane = static_cast<int>(threadIdx.x) % lanes;
@@ -63,8 +62,9 @@ __global__ void __launch_bounds__(kThreads) step(Args args, GemvWeights<W> dt_w)
   }
 
   wait_for_inputs();
-  const float u = element(args.u, args.type, t * args.u_row + channel);
-  const float z = args.z ? element(args.z, args.type, t * args.z_row + channel) : 0.0f;
+  if (blockIdx.y == 0) fetch.run();
+  const float u = to_float(static_cast<const X*>(args.u)[t * args.u_row + channel]);
+  const float z = args.z ? to_float(static_cast<const X*>(args.z)[t * args.z_row + channel]) : 0.0f;
   const int group = channel / args.channels_per_group;
   const std::int64_t B_at = t * args.B_row + group * args.B_group + first;
   const std::int64_t C_at = t * args.C_row + group * args.C_group + first;
@@ -72,8 +72,8 @@ __global__ void __launch_bounds__(kThreads) step(Args args, GemvWeights<W> dt_w)
 #pragma unroll
   for (int i = 0; i < per_lane; ++i) {
     const bool exists = first + i < args.states;
-    B[i] = exists ? element(args.B, args.type, B_at + i) : 0.0f;
-    C[i] = exists ? element(args.C, args.type, C_at + i) : 0.0f;
+    B[i] = exists ? to_float(static_cast<const X*>(args.B)[B_at + i]) : 0.0f;
+    C[i] = exists ? to_float(static_cast<const X*>(args.C)[C_at + i]) : 0.0f;
   }
   // dt[t,d] = Σ_r dt_low[t,r] dt_w[d,r]
   float dt = 0;
@@ -112,7 +112,7 @@ __global__ void __launch_bounds__(kThreads) step(Args args, GemvWeights<W> dt_w)
   if (lane == 0) {
     if (args.skip) y = fmaf(skip, u, y);
     if (args.z) y *= silu(z);
-    set_element(args.y, args.type, t * args.y_row + channel, y);
+    static_cast<X*>(args.y)[t * args.y_row + channel] = from_float<X>(y);
   }
   if (to < 0) return;
 #pragma unroll
@@ -145,11 +145,12 @@ std::string supports(const Call& call, const Device&) {
   return reason;
 }
 
-template <int lanes, int per_lane, class W>
+template <class X, int lanes, int per_lane, class W>
 void launch_step(const Launch& launch, const Args& args, const GemvWeights<W>& dt_w) {
   const dim3 grid(blocks_of(args.channels, kThreads / lanes),
                   static_cast<unsigned>(args.dt_low.tokens));
-  launch_early(launch, step<lanes, per_lane, W>, grid, kThreads, 0, args, dt_w);
+  launch_early(launch, step<lanes, per_lane, X, W>, grid, kThreads, 0, args, dt_w,
+               FetchAhead(launch));
 }
 
 Status run(const Call& call, const Launch& launch) {
@@ -175,7 +176,6 @@ Status run(const Call& call, const Launch& launch) {
   args.C_group = C.stride[1];
   args.z_row = z ? z.stride[0] : 0;
   args.y_row = call.outputs[0].stride[0];
-  args.type = u.dtype;
   args.channels = static_cast<int>(u.dim[1]);
   args.channels_per_group = static_cast<int>(u.dim[1] / B.dim[1]);
   args.states = static_cast<int>(A.dim[1]);
@@ -183,17 +183,20 @@ Status run(const Call& call, const Launch& launch) {
   args.rule = call.choice<Discretisation>("discretisation");
   args.slot_in = slot_in.as<const std::int32_t>();
   args.slot_out = slot_out.as<const std::int32_t>();
-  with_float_type(dt_w.dtype, [&](auto type) {
-    using W = decltype(type);
-    const GemvWeights<W> weights{
-        dt_w.as<const W>(), args.channels, static_cast<int>(dt_w.dim[1]),
-        aligned_to_16(dt_w.as<const W>(), dt_w.dim[1] * static_cast<std::int64_t>(sizeof(W)))};
-    if (args.states <= 16)
-      launch_step<8, 2>(launch, args, weights);
-    else if (args.states <= 64)
-      launch_step<8, 8>(launch, args, weights);
-    else
-      launch_step<32, 8>(launch, args, weights);
+  with_float_type(u.dtype, [&](auto x_type) {
+    with_float_type(dt_w.dtype, [&](auto w_type) {
+      using X = decltype(x_type);
+      using W = decltype(w_type);
+      const GemvWeights<W> weights{
+          dt_w.as<const W>(), args.channels, static_cast<int>(dt_w.dim[1]),
+          aligned_to_16(dt_w.as<const W>(), dt_w.dim[1] * static_cast<std::int64_t>(sizeof(W)))};
+      if (args.states <= 16)
+        launch_step<X, 8, 2>(launch, args, weights);
+      else if (args.states <= 64)
+        launch_step<X, 8, 8>(launch, args, weights);
+      else
+        launch_step<X, 32, 8>(launch, args, weights);
+    });
   });
   return launched(call);
 }

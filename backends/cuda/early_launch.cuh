@@ -7,15 +7,33 @@
 
 namespace krait::cuda {
 
-/// Returns when every kernel before this one has ended, and lets the next one start. So what runs
-/// before this call may read weights, what no kernel writes, and what only the kernel before the
-/// last may have written: states, as Launch::early promises.
+/// Returns when every kernel before this one has ended, and lets the next one start: earlier, its
+/// blocks would be in the way of kernels in between. Before it, read only what no kernel of the
+/// chain writes: weights, indices, and states, as Launch::early promises.
 __device__ inline void wait_for_inputs() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
+
+/// What Launch::ahead asks for: a small kernel lets the memory fetch, meanwhile, the weights that a
+/// large one after it is going to read.
+struct FetchAhead {
+  const char* from;
+  std::int64_t bytes;
+
+  explicit FetchAhead(const Launch& launch)
+      : from(launch.ahead.as<const char>()), bytes(launch.ahead ? launch.ahead.dim[0] : 0) {}
+  /// By all threads of a one-dimensional grid of one-dimensional blocks together.
+  __device__ void run() const {
+    const std::int64_t step = std::int64_t{gridDim.x} * blockDim.x * 128;
+    for (std::int64_t at = (std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * 128; at < bytes;
+         at += step) {
+      asm volatile("prefetch.global.L2 [%0];" ::"l"(from + at));
+    }
+  }
+};
 
 /// Launches a kernel that calls wait_for_inputs() before it reads what the kernel before it writes,
 /// and before it writes anything.
@@ -27,6 +45,10 @@ void launch_early(const Launch& launch, void (*kernel)(Params...), dim3 grid, un
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                          static_cast<int>(shared_bytes));
   }
+  // One division of memory into cache and shared memory for all kernels of a chain: to change it, a
+  // multiprocessor has to run dry.
+  cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                       cudaSharedmemCarveoutMaxShared);
   cudaLaunchAttribute early{};
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;

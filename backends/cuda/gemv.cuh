@@ -17,13 +17,20 @@
 
 namespace krait::cuda {
 
-constexpr int kGemvWarps = 8;
-constexpr int kGemvThreads = 32 * kGemvWarps;
+constexpr int kGemvThreads = 512;  ///< of a block; one block per multiprocessor stages inputs once
+constexpr int kGemvWarps = kGemvThreads / 32;
 constexpr int kGemvGroup = 2;   ///< packs that a lane asks for and uses together
-constexpr int kGemvSlots = 4;   ///< groups in the ring: one in use, the others on the way
 constexpr int kGemvTokens = 8;  ///< more are better served by other kernels
-constexpr int kGemvBlocksPerMultiprocessor = 2;
-constexpr int kGemvRingBytes = kGemvSlots * kGemvGroup * kGemvThreads * 16;
+
+/// Groups in the ring: one in use, the others on the way. Without asynchronous copies there is
+/// nothing to hold, and less shared memory.
+constexpr int kGemvSlots = 4;
+constexpr int kGemvSlotsBefore8 = 2;
+constexpr int kGemvSlotBytes = kGemvGroup * kGemvThreads * 16;
+
+inline int gemv_ring_bytes(const CudaDevice& device) {
+  return (device.compute_capability() < 80 ? kGemvSlotsBefore8 : kGemvSlots) * kGemvSlotBytes;
+}
 
 /// Element `i` of an array of f32, f16 or bf16.
 __device__ inline float element(const void* array, DType type, std::int64_t i) {
@@ -72,14 +79,14 @@ struct GemvInput {
   }
 };
 
-/// Copies sixteen bytes to shared memory; zeros if not `exists`. commit_copies() closes a group.
-__device__ inline void copy_pack(uint4* to, const void* from, bool exists) {
+/// Copies sixteen bytes to shared memory, in the background where there are such copies.
+/// commit_copies() closes a group of them.
+__device__ inline void copy_pack(uint4* to, const void* from) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   const auto address = static_cast<unsigned>(__cvta_generic_to_shared(to));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from),
-               "r"(exists ? 16 : 0));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from));
 #else
-  *to = exists ? *static_cast<const uint4*>(from) : uint4{};
+  *to = *static_cast<const uint4*>(from);
 #endif
 }
 __device__ inline void commit_copies() {
@@ -107,91 +114,96 @@ struct GemvWeights {
   bool aligned;  ///< rows begin at multiples of sixteen bytes
 
   __host__ __device__ int packs() const { return (width + kCount - 1) / kCount; }
-  /// Pack `p` of row `o`, to be used after await_copies(); zeros where there is none.
-  __device__ void copy(uint4* to, int o, int p) const {
-    const bool exists = o < outputs && p < packs();
-    const W* from = w + (exists ? static_cast<std::int64_t>(o) * width + p * kCount : 0);
-    if (aligned) return copy_pack(to, from, exists);
-    const Pack pack = exists ? any_pack(from, width - p * kCount) : Pack{};
-    *to = reinterpret_cast<const uint4&>(pack);
-  }
+  /// Pack `p` of row `o`; zeros beyond the row's end.
   __device__ Pack load(int o, int p) const {
     const W* from = w + static_cast<std::int64_t>(o) * width + p * kCount;
-    return aligned ? *reinterpret_cast<const Pack*>(from) : any_pack(from, width - p * kCount);
-  }
-
- private:
-  __device__ static Pack any_pack(const W* from, int left) {
+    if (aligned) return *reinterpret_cast<const Pack*>(from);
     Pack pack;
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) pack.element[i] = i < left ? from[i] : from_float<W>(0.0f);
+    for (int i = 0; i < kCount; ++i)
+      pack.element[i] = p * kCount + i < width ? from[i] : from_float<W>(0.0f);
     return pack;
   }
 };
 
-/// What a lane reads, in order: its packs of one row, a group at a time, then of the next row.
-template <int lanes>
-struct GemvCursor {
-  int row, stride, first, base;
-
-  __device__ GemvCursor(int row_, int stride_, int first_)
-      : row(row_), stride(stride_), first(first_), base(0) {}
-  __device__ int pack(int j) const { return base + first + j * lanes; }
-  /// To the next group; true if that is in another row.
-  __device__ bool advance(int packs) {
-    base += kGemvGroup * lanes;
-    if (base < packs) return false;
-    base = 0;
-    row += stride;
-    return true;
-  }
-};
-
-/// `split`: warps that share a row of weights, 1 or kGemvWarps. An epilogue has
+/// `lanes` share a row of weights: a part of a warp, a warp, or several warps. An epilogue has
 ///     Ahead before(t, o): what it can load before wait_for_inputs();
 ///     void after(ahead, t, o): what else it can load before the sum is there;
 ///     void store(t, o, sum, ahead).
-template <int tokens, int split, class W, class Epilogue>
-__global__ void __launch_bounds__(kGemvThreads, 2)
-    gemv(GemvInput input, GemvWeights<W> weights, Epilogue epilogue) {
+/// The memory leaves little time: per pack there are a copy, three loads, and as many conversions
+/// and products as weights, so whatever else happens in the loop is kept out of it.
+template <int tokens, int lanes, class W, class Epilogue>
+__global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
+    gemv(GemvInput input, GemvWeights<W> weights, Epilogue epilogue, FetchAhead fetch) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+  constexpr int kSlots = kGemvSlotsBefore8;
+#else
+  constexpr int kSlots = kGemvSlots;
+#endif
   using Pack = typename GemvWeights<W>::Pack;
-  constexpr int kQuads = GemvWeights<W>::kCount / 4;  // of x, that belong to a pack
-  constexpr int kLanes = 32 * split;
+  constexpr int kCount = GemvWeights<W>::kCount;
+  constexpr int kQuads = kCount / 4;                   // of x, that belong to a pack
+  constexpr int kRows = kGemvThreads / lanes;          // that a block has at work
+  constexpr int kWarps = lanes > 32 ? lanes / 32 : 1;  // that share a row
   extern __shared__ uint4 shared[];
   __shared__ float squares[kGemvWarps][tokens];
   __shared__ float partial[2][kGemvWarps][tokens];
-  uint4* const ring = shared + threadIdx.x;  // [kGemvSlots][kGemvGroup][kGemvThreads]
+  uint4* const ring = shared + threadIdx.x;  // [kSlots][kGemvGroup][kGemvThreads]
   // [tokens][kQuads][packs]: lanes read neighbours
-  auto* const quads = reinterpret_cast<float4*>(shared + kGemvRingBytes / 16);
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  auto* const quads = reinterpret_cast<float4*>(shared + kSlots * kGemvSlotBytes / 16);
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / 32;
+  const int lane = thread % lanes;  // among those of the row
   const int packs = weights.packs();
   // Row r belongs to block r mod blocks, so that every block has its share of the last rows too.
-  const int blocks = static_cast<int>(gridDim.x);
-  const int first_row = static_cast<int>(blockIdx.x) + blocks * (warp / split);
-  GemvCursor<kLanes> coming(first_row, blocks * (kGemvWarps / split), warp % split * 32 + lane);
-  GemvCursor<kLanes> at = coming;
+  const int blocks = static_cast<int>(gridDim.x), stride = blocks * kRows;
+  const int first_row = static_cast<int>(blockIdx.x) + blocks * (thread / lanes);
+
+  // A lane's packs are lane, lane + lanes, … of one row, then of the next. `coming` is the first of
+  // the group to ask for next.
+  int coming_row = first_row, coming_base = 0;
+  const W* coming_start = weights.w + std::int64_t{first_row} * weights.width + lane * kCount;
+  const W* coming = coming_start;
+  const std::int64_t row_step = std::int64_t{stride} * weights.width;
   const auto ask = [&](int slot) {
+    if (coming_row < weights.outputs) {
+      uint4* const to = ring + slot * (kGemvGroup * kGemvThreads);
 #pragma unroll
-    for (int j = 0; j < kGemvGroup; ++j)
-      weights.copy(ring + (slot * kGemvGroup + j) * kGemvThreads, coming.row, coming.pack(j));
+      for (int j = 0; j < kGemvGroup; ++j) {
+        const int p = coming_base + lane + j * lanes;
+        if (p >= packs) break;
+        if (weights.aligned) {
+          copy_pack(to + j * kGemvThreads, coming + j * (lanes * kCount));
+        } else {
+          const Pack pack = weights.load(coming_row, p);
+          to[j * kGemvThreads] = reinterpret_cast<const uint4&>(pack);
+        }
+      }
+      coming += kGemvGroup * lanes * kCount;
+      coming_base += kGemvGroup * lanes;
+      if (coming_base >= packs) {
+        coming_base = 0;
+        coming_row += stride;
+        coming_start += row_step;
+        coming = coming_start;
+      }
+    }
     commit_copies();
-    coming.advance(packs);
   };
 #pragma unroll
-  for (int slot = 0; slot + 1 < kGemvSlots; ++slot) ask(slot);
-
+  for (int slot = 0; slot + 1 < kSlots; ++slot) ask(slot);
   if (input.norm_weight) {
-    for (int q = static_cast<int>(threadIdx.x); q < packs * kQuads; q += kGemvThreads)
+    for (int q = thread; q < packs * kQuads; q += kGemvThreads)
       quads[q % kQuads * packs + q / kQuads] = input.norm_quad(q);
   }
-  const bool stores = lane < tokens && lane < input.tokens && warp % split == 0;
+  const bool stores = lane < tokens && lane < input.tokens;
+  int row = first_row;
   typename Epilogue::Ahead ahead{};
-  if (stores && at.row < weights.outputs) ahead = epilogue.before(lane, at.row);
+  if (stores && row < weights.outputs) ahead = epilogue.before(lane, row);
 
   wait_for_inputs();
-  if (stores && at.row < weights.outputs) epilogue.after(ahead, lane, at.row);
+  if (stores && row < weights.outputs) epilogue.after(ahead, lane, row);
   float square[tokens] = {};
-  for (int q = static_cast<int>(threadIdx.x); q < packs * kQuads; q += kGemvThreads) {
+  for (int q = thread; q < packs * kQuads; q += kGemvThreads) {
     const int to = q % kQuads * packs + q / kQuads;
     const float4 g = input.norm_weight ? quads[to] : float4{};  // this thread put it there
 #pragma unroll
@@ -208,71 +220,89 @@ __global__ void __launch_bounds__(kGemvThreads, 2)
 #pragma unroll
     for (int t = 0; t < tokens; ++t) {
       const float sum = warp_sum(square[t]);
-      if (lane == 0) squares[warp][t] = sum;
+      if (thread % 32 == 0) squares[warp][t] = sum;
     }
   }
   __syncthreads();
-  float scale = 1;  // of token `lane`
-  if (input.norm_weight && lane < tokens) {
+  if (lanes > 32) fetch.run();  // few rows: a small kernel
+  float scale = 1;              // of token `lane`
+  if (input.norm_weight && stores) {
     float sum = 0;
 #pragma unroll
     for (int i = 0; i < kGemvWarps; ++i) sum += squares[i][lane];
     scale = 1.0f / sqrtf(sum / static_cast<float>(input.width) + input.eps);
   }
 
-  float sums[tokens] = {};
-  int parity = 0, slot = 0;
-  while (at.row < weights.outputs) {
-    await_copies<kGemvSlots - 2>();
-    const uint4* const group = ring + slot * kGemvGroup * kGemvThreads;
+  float sums[tokens][kQuads] = {};
+  int parity = 0, slot = 0, base = 0;
+  // The threads that add up together, a warp or all that meet at the barrier, end together: with
+  // the first of their rows.
+  int first = static_cast<int>(blockIdx.x) + blocks * (kWarps > 1 ? 0 : warp * 32 / lanes);
+  while (first < weights.outputs) {
+    await_copies<kSlots - 2>();
+    const uint4* const group = ring + slot * (kGemvGroup * kGemvThreads);
     // The slot that was used last is free again.
-    ask(slot == 0 ? kGemvSlots - 1 : slot - 1);
+    ask(slot == 0 ? kSlots - 1 : slot - 1);
+    const float4* const x = quads + base + lane;
 #pragma unroll
     for (int j = 0; j < kGemvGroup; ++j) {
-      const int p = at.pack(j);
-      if (p >= packs) break;
+      if (base + lane + j * lanes >= packs) break;
       const uint4 bits = group[j * kGemvThreads];
       const Pack& pack = reinterpret_cast<const Pack&>(bits);
 #pragma unroll
       for (int t = 0; t < tokens; ++t) {
 #pragma unroll
         for (int q = 0; q < kQuads; ++q) {
-          const float4 x = quads[(t * kQuads + q) * packs + p];
-          sums[t] = fmaf(x.x, to_float(pack.element[4 * q]), sums[t]);
-          sums[t] = fmaf(x.y, to_float(pack.element[4 * q + 1]), sums[t]);
-          sums[t] = fmaf(x.z, to_float(pack.element[4 * q + 2]), sums[t]);
-          sums[t] = fmaf(x.w, to_float(pack.element[4 * q + 3]), sums[t]);
+          const float4 v = x[(t * kQuads + q) * packs + j * lanes];
+          float& sum = sums[t][q];
+          sum = fmaf(v.x, to_float(pack.element[4 * q]), sum);
+          sum = fmaf(v.y, to_float(pack.element[4 * q + 1]), sum);
+          sum = fmaf(v.z, to_float(pack.element[4 * q + 2]), sum);
+          sum = fmaf(v.w, to_float(pack.element[4 * q + 3]), sum);
         }
       }
     }
-    slot = slot + 1 == kGemvSlots ? 0 : slot + 1;
-    const int row = at.row;
-    if (!at.advance(packs)) continue;
+    slot = slot + 1 == kSlots ? 0 : slot + 1;
+    base += kGemvGroup * lanes;
+    if (base < packs) continue;
+    base = 0;
     float mine = 0;  // the sum of token `lane`
 #pragma unroll
     for (int t = 0; t < tokens; ++t) {
-      const float sum = warp_sum(sums[t]);
-      if (lane == t) mine = sum;
-      sums[t] = 0;
+      float sum = 0;
+#pragma unroll
+      for (int q = 0; q < kQuads; ++q) {
+        sum += sums[t][q];
+        sums[t][q] = 0;
+      }
+#pragma unroll
+      for (int offset = (lanes < 32 ? lanes : 32) / 2; offset > 0; offset /= 2)
+        sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+      if (lane % 32 == t) mine = sum;
     }
-    if constexpr (split > 1) {
-      if (lane < tokens) partial[parity][warp][lane] = mine;
+    if constexpr (kWarps > 1) {
+      if (thread % 32 < tokens) partial[parity][warp][thread % 32] = mine;
       __syncthreads();
-      mine = 0;
       if (lane < tokens) {
-        for (int i = 0; i < split; ++i) mine += partial[parity][i][lane];
+        mine = 0;
+#pragma unroll
+        for (int i = 0; i < kWarps; ++i) mine += partial[parity][warp + i][lane];
       }
       parity ^= 1;
     }
-    if (stores) {
-      epilogue.store(lane, row, mine * scale, ahead);
-      if (at.row < weights.outputs) {
-        ahead = epilogue.before(lane, at.row);
-        epilogue.after(ahead, lane, at.row);
+    const int done = row;
+    row += stride;
+    first += stride;
+    if (stores && done < weights.outputs) {
+      epilogue.store(lane, done, mine * scale, ahead);
+      if (row < weights.outputs) {
+        ahead = epilogue.before(lane, row);
+        epilogue.after(ahead, lane, row);
       }
     }
   }
   await_copies<0>();
+  if (lanes <= 32) fetch.run();  // when we need the memory no more
 }
 
 inline bool aligned_to_16(const void* p, std::int64_t row_bytes = 0) {
@@ -305,24 +335,37 @@ inline std::string gemv_supports(const TensorView& x, const TensorView& w, const
   std::string reason = want_float("x", x);
   if (reason.empty()) reason = want_float("w", w);
   if (reason.empty()) reason = want_float("y", y);
-  const int most =
-      (static_cast<const CudaDevice&>(device).shared_bytes() - kGemvRingBytes) / 4 - 512;
+  const auto& cuda = static_cast<const CudaDevice&>(device);
+  const int most = (cuda.shared_bytes() - gemv_ring_bytes(cuda)) / 4 - 512;
   if (reason.empty() && x.dim[1] > most)
     reason = cat("for at most ", most, " inputs, got ", x.dim[1]);
   if (reason.empty() && w.dim[0] > (std::int64_t{1} << 30)) reason = "too many outputs";
   return reason;
 }
 
-template <int tokens, int split, class W, class Epilogue>
+template <int tokens, int lanes, class W, class Epilogue>
 void launch_gemv(const Launch& launch, const GemvInput& input, const GemvWeights<W>& weights,
                  const Epilogue& epilogue) {
   const auto& device = static_cast<const CudaDevice&>(launch.device);
-  const std::int64_t most = std::int64_t{device.multiprocessors()} * kGemvBlocksPerMultiprocessor;
-  const std::int64_t blocks =
-      std::min<std::int64_t>(blocks_of(weights.outputs, kGemvWarps / split), most);
-  const int shared = kGemvRingBytes + tokens * weights.packs() * weights.kCount * 4;
-  launch_early(launch, gemv<tokens, split, W, Epilogue>, dim3(static_cast<unsigned>(blocks)),
-               kGemvThreads, static_cast<std::size_t>(shared), input, weights, epilogue);
+  const int blocks = std::min(weights.outputs, device.multiprocessors());
+  const int shared = gemv_ring_bytes(device) + tokens * weights.packs() * weights.kCount * 4;
+  launch_early(launch, gemv<tokens, lanes, W, Epilogue>, dim3(static_cast<unsigned>(blocks)),
+               kGemvThreads, static_cast<std::size_t>(shared), input, weights, epilogue,
+               FetchAhead(launch));
+}
+
+/// Few rows are shared by warps, so that more of the device has something to do; where a warp a row
+/// would take two turns, and half a warp a row only one, that is faster.
+template <int tokens, class W, class Epilogue>
+void launch_gemv(const Launch& launch, const GemvInput& input, const GemvWeights<W>& weights,
+                 const Epilogue& epilogue) {
+  const int rows = static_cast<const CudaDevice&>(launch.device).multiprocessors() * kGemvWarps;
+  if (weights.outputs <= rows / 4)
+    launch_gemv<tokens, 128>(launch, input, weights, epilogue);
+  else if (weights.outputs <= rows || weights.outputs > 2 * rows)
+    launch_gemv<tokens, 32>(launch, input, weights, epilogue);
+  else
+    launch_gemv<tokens, 16>(launch, input, weights, epilogue);
 }
 
 /// Runs a product whose operands gemv_supports(). `epilogue.from(t)` is the epilogue of the tokens
@@ -332,9 +375,8 @@ void run_gemv(const Launch& launch, GemvInput input, const TensorView& w,
               const Epilogue& epilogue) {
   if (input.tokens == 0 || w.dim[0] == 0) return;
   const auto& device = static_cast<const CudaDevice&>(launch.device);
-  // Few rows: a block each, or most of the device would have nothing to do.
-  const bool few = w.dim[0] <= 4 * std::int64_t{device.multiprocessors()};
-  const bool four = 4 * 4 * (input.width + 8) <= device.shared_bytes() - kGemvRingBytes - 1024;
+  const bool four =
+      4 * 4 * (input.width + 8) <= device.shared_bytes() - gemv_ring_bytes(device) - 4096;
   with_float_type(w.dtype, [&](auto type) {
     using W = decltype(type);
     const GemvWeights<W> weights{
@@ -345,13 +387,10 @@ void run_gemv(const Launch& launch, GemvInput input, const TensorView& w,
     for (int t = 0; t < total;) {
       const int take = total - t > 1 && four ? std::min(total - t, 4) : 1;
       input.tokens = take;
-      if (take > 1) {
-        few ? launch_gemv<4, kGemvWarps>(launch, input, weights, epilogue.from(t))
-            : launch_gemv<4, 1>(launch, input, weights, epilogue.from(t));
-      } else {
-        few ? launch_gemv<1, kGemvWarps>(launch, input, weights, epilogue.from(t))
-            : launch_gemv<1, 1>(launch, input, weights, epilogue.from(t));
-      }
+      if (take > 1)
+        launch_gemv<4>(launch, input, weights, epilogue.from(t));
+      else
+        launch_gemv<1>(launch, input, weights, epilogue.from(t));
       t += take;
       input.x = static_cast<const char*>(input.x) + take * input.row * size;
     }

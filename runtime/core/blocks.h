@@ -107,6 +107,10 @@ inline GroupScale group_scale(const std::uint8_t (&scales)[12], int g) {
 /// is needed.
 void dequantize(DType type, const std::byte* blocks, std::span<float> values);
 
+/// The small integers of one block, in the order of its elements and without sign: what the table
+/// above calls q, plus 128 for q8_0. `codes` has room for as many as a block has elements.
+void block_codes(DType type, const std::byte* block, std::uint8_t* codes);
+
 /// The blocks that come nearest to `values`, whose number is a multiple of the type's block. The
 /// same values always give the same bytes. NaN counts as 0, values beyond float16 as its largest.
 void quantize(DType type, std::span<const float> values, std::byte* blocks);

@@ -5,106 +5,116 @@
 namespace krait {
 namespace {
 
-int low_half(std::uint8_t byte) {
+std::uint8_t low_half(std::uint8_t byte) {
   return byte & 15;
 }
-int high_half(std::uint8_t byte) {
+std::uint8_t high_half(std::uint8_t byte) {
   return byte >> 4;
 }
 /// Bit i of `high`, as the fifth bit of a number.
-int fifth_bit(const std::uint8_t (&high)[4], int i) {
-  return (high[i / 8] >> i % 8 & 1) << 4;
+std::uint8_t fifth_bit(const std::uint8_t (&high)[4], int i) {
+  return static_cast<std::uint8_t>((high[i / 8] >> i % 8 & 1) << 4);
 }
 
-void unpack(const BlockQ8_0& block, float* y) {
+// The small integers of a block, in the order of its elements.
+
+void take_codes(const BlockQ8_0& block, std::uint8_t* q) {
+  for (int i = 0; i < 32; ++i) q[i] = static_cast<std::uint8_t>(block.q[i] + 128);
+}
+
+/// Types of 32 elements with four bits in `low`.
+template <class Block>
+void take_codes(const Block& block, std::uint8_t* q) {
+  for (int i = 0; i < 16; ++i) {
+    q[i] = low_half(block.low[i]);
+    q[i + 16] = high_half(block.low[i]);
+  }
+  if constexpr (requires { block.high; }) {
+    for (int i = 0; i < 32; ++i) q[i] |= fifth_bit(block.high, i);
+  }
+}
+
+void take_codes(const BlockQ4_K& block, std::uint8_t* q) {
+  for (int i = 0; i < 256; ++i) {
+    const std::uint8_t byte = block.low[i / 64 * 32 + i % 32];
+    q[i] = i / 32 % 2 ? high_half(byte) : low_half(byte);
+  }
+}
+
+void take_codes(const BlockQ5_K& block, std::uint8_t* q) {
+  for (int i = 0; i < 256; ++i) {
+    const std::uint8_t byte = block.low[i / 64 * 32 + i % 32];
+    const int fifth = block.high[i % 32] >> i / 32 & 1;
+    q[i] = static_cast<std::uint8_t>((i / 32 % 2 ? high_half(byte) : low_half(byte)) | fifth << 4);
+  }
+}
+
+void take_codes(const BlockQ6_K& block, std::uint8_t* q) {
+  for (int at = 0; at < 256; ++at) {
+    const int half = at / 128, run = at / 32 % 4, i = at % 32;
+    const std::uint8_t byte = block.low[64 * half + 32 * (run % 2) + i];
+    const int top = block.high[32 * half + i] >> 2 * run & 3;
+    q[at] = static_cast<std::uint8_t>((run < 2 ? low_half(byte) : high_half(byte)) | top << 4);
+  }
+}
+
+// Their values.
+
+/// d (q − offset)
+template <class Block>
+void scale_codes(const Block& block, int offset, const std::uint8_t* q, float* y) {
   const float d = to_float(block.d);
-  for (int i = 0; i < 32; ++i) y[i] = d * static_cast<float>(block.q[i]);
+  for (int i = 0; i < Block::kElements; ++i) y[i] = d * static_cast<float>(q[i] - offset);
 }
 
-void unpack(const BlockQ4_0& block, float* y) {
+void to_values(const BlockQ8_0& block, const std::uint8_t* q, float* y) {
+  scale_codes(block, 128, q, y);
+}
+void to_values(const BlockQ4_0& block, const std::uint8_t* q, float* y) {
+  scale_codes(block, 8, q, y);
+}
+void to_values(const BlockQ5_0& block, const std::uint8_t* q, float* y) {
+  scale_codes(block, 16, q, y);
+}
+
+/// d q + m, or d s q − dmin m.
+template <class Block>
+void to_values(const Block& block, const std::uint8_t* q, float* y) {
   const float d = to_float(block.d);
-  for (int i = 0; i < 16; ++i) {
-    y[i] = d * static_cast<float>(low_half(block.low[i]) - 8);
-    y[i + 16] = d * static_cast<float>(high_half(block.low[i]) - 8);
-  }
-}
-
-void unpack(const BlockQ4_1& block, float* y) {
-  const float d = to_float(block.d), m = to_float(block.m);
-  for (int i = 0; i < 16; ++i) {
-    y[i] = d * static_cast<float>(low_half(block.low[i])) + m;
-    y[i + 16] = d * static_cast<float>(high_half(block.low[i])) + m;
-  }
-}
-
-void unpack(const BlockQ5_0& block, float* y) {
-  const float d = to_float(block.d);
-  for (int i = 0; i < 16; ++i) {
-    const int first = low_half(block.low[i]) | fifth_bit(block.high, i);
-    const int second = high_half(block.low[i]) | fifth_bit(block.high, i + 16);
-    y[i] = d * static_cast<float>(first - 16);
-    y[i + 16] = d * static_cast<float>(second - 16);
-  }
-}
-
-void unpack(const BlockQ5_1& block, float* y) {
-  const float d = to_float(block.d), m = to_float(block.m);
-  for (int i = 0; i < 16; ++i) {
-    const int first = low_half(block.low[i]) | fifth_bit(block.high, i);
-    const int second = high_half(block.low[i]) | fifth_bit(block.high, i + 16);
-    y[i] = d * static_cast<float>(first) + m;
-    y[i + 16] = d * static_cast<float>(second) + m;
-  }
-}
-
-void unpack(const BlockQ4_K& block, float* y) {
-  const float d = to_float(block.d), dmin = to_float(block.dmin);
-  for (int g = 0; g < 8; ++g) {
-    const auto [s, m] = group_scale(block.scales, g);
-    const float scale = d * static_cast<float>(s), minimum = dmin * static_cast<float>(m);
-    const std::uint8_t* low = block.low + g / 2 * 32;
-    for (int i = 0; i < 32; ++i) {
-      const int q = g % 2 ? high_half(low[i]) : low_half(low[i]);
-      y[32 * g + i] = scale * static_cast<float>(q) - minimum;
+  if constexpr (requires { block.dmin; }) {
+    const float dmin = to_float(block.dmin);
+    for (int i = 0; i < Block::kElements; ++i) {
+      const auto [s, m] = group_scale(block.scales, i / 32);
+      y[i] = d * static_cast<float>(s) * static_cast<float>(q[i]) - dmin * static_cast<float>(m);
     }
+  } else {
+    const float m = to_float(block.m);
+    for (int i = 0; i < Block::kElements; ++i) y[i] = d * static_cast<float>(q[i]) + m;
   }
 }
 
-void unpack(const BlockQ5_K& block, float* y) {
-  const float d = to_float(block.d), dmin = to_float(block.dmin);
-  for (int g = 0; g < 8; ++g) {
-    const auto [s, m] = group_scale(block.scales, g);
-    const float scale = d * static_cast<float>(s), minimum = dmin * static_cast<float>(m);
-    const std::uint8_t* low = block.low + g / 2 * 32;
-    for (int i = 0; i < 32; ++i) {
-      const int q = (g % 2 ? high_half(low[i]) : low_half(low[i])) | (block.high[i] >> g & 1) << 4;
-      y[32 * g + i] = scale * static_cast<float>(q) - minimum;
-    }
-  }
-}
-
-void unpack(const BlockQ6_K& block, float* y) {
+void to_values(const BlockQ6_K& block, const std::uint8_t* q, float* y) {
   const float d = to_float(block.d);
-  for (int half = 0; half < 2; ++half) {
-    const std::uint8_t* low = block.low + 64 * half;
-    const std::uint8_t* high = block.high + 32 * half;
-    for (int run = 0; run < 4; ++run) {
-      for (int i = 0; i < 32; ++i) {
-        const std::uint8_t byte = low[32 * (run % 2) + i];
-        const int q = (run < 2 ? low_half(byte) : high_half(byte)) | (high[i] >> 2 * run & 3) << 4;
-        const int at = 128 * half + 32 * run + i;
-        y[at] = d * static_cast<float>(block.scales[at / 16]) * static_cast<float>(q - 32);
-      }
-    }
+  for (int i = 0; i < 256; ++i) {
+    y[i] = d * static_cast<float>(block.scales[i / 16]) * static_cast<float>(q[i] - 32);
   }
 }
 
 template <class Block>
+void take_codes_at(const std::byte* from, std::uint8_t* q) {
+  Block block;
+  std::memcpy(&block, from, sizeof block);
+  take_codes(block, q);
+}
+
+template <class Block>
 void unpack_all(const std::byte* from, std::span<float> values) {
+  std::uint8_t q[Block::kElements];
   for (std::size_t at = 0; at < values.size(); at += Block::kElements, from += sizeof(Block)) {
     Block block;
     std::memcpy(&block, from, sizeof block);
-    unpack(block, values.data() + at);
+    take_codes(block, q);
+    to_values(block, q, values.data() + at);
   }
 }
 
@@ -128,6 +138,29 @@ void dequantize(DType type, const std::byte* blocks, std::span<float> values) {
       return unpack_all<BlockQ5_K>(blocks, values);
     case DType::q6_k:
       return unpack_all<BlockQ6_K>(blocks, values);
+    default:
+      return;
+  }
+}
+
+void block_codes(DType type, const std::byte* block, std::uint8_t* codes) {
+  switch (type) {
+    case DType::q8_0:
+      return take_codes_at<BlockQ8_0>(block, codes);
+    case DType::q4_0:
+      return take_codes_at<BlockQ4_0>(block, codes);
+    case DType::q4_1:
+      return take_codes_at<BlockQ4_1>(block, codes);
+    case DType::q5_0:
+      return take_codes_at<BlockQ5_0>(block, codes);
+    case DType::q5_1:
+      return take_codes_at<BlockQ5_1>(block, codes);
+    case DType::q4_k:
+      return take_codes_at<BlockQ4_K>(block, codes);
+    case DType::q5_k:
+      return take_codes_at<BlockQ5_K>(block, codes);
+    case DType::q6_k:
+      return take_codes_at<BlockQ6_K>(block, codes);
     default:
       return;
   }

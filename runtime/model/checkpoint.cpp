@@ -231,12 +231,15 @@ std::int64_t Checkpoint::bytes() const {
   return sum;
 }
 
-void Checkpoint::release(const CheckpointTensor& tensor) const {
+void Checkpoint::release(const CheckpointTensor& tensor, std::int64_t offset,
+                         std::int64_t bytes) const {
+  if (offset < 0 || bytes < 0 || offset > tensor.bytes || bytes > tensor.bytes - offset) return;
   for (const MappedFile& file : files_) {
     const auto begin = reinterpret_cast<std::uintptr_t>(file.bytes().data());
     const auto data = reinterpret_cast<std::uintptr_t>(tensor.data);
     if (data >= begin && data - begin < file.bytes().size())
-      return file.release(data - begin, static_cast<std::size_t>(tensor.bytes));
+      return file.release(data - begin + static_cast<std::size_t>(offset),
+                          static_cast<std::size_t>(bytes));
   }
 }
 

@@ -49,9 +49,10 @@ class Checkpoint {
   /// Of all tensors together.
   std::int64_t bytes() const;
 
-  /// Says that the tensor's bytes have been packed elsewhere: its pages may leave memory, and come
-  /// back from the file if they are read after all.
-  void release(const CheckpointTensor& tensor) const;
+  /// Says that bytes of the tensor have been packed elsewhere: their pages may leave memory, and
+  /// come back from the file if they are read after all.
+  void release(const CheckpointTensor& tensor, std::int64_t offset, std::int64_t bytes) const;
+  void release(const CheckpointTensor& tensor) const { release(tensor, 0, tensor.bytes); }
 
   /// The GGUF file that this is, or null.
   const GgufFile* gguf() const { return gguf_ ? &*gguf_ : nullptr; }

@@ -11,6 +11,11 @@
 namespace krait {
 namespace {
 
+/// A value of the file, for messages: JSON in quotes, but no text in two pairs of them.
+std::string shown_value(const Json& value) {
+  return shown(value.is_string() ? value.get<std::string>() : value.dump());
+}
+
 constexpr std::int64_t kMaxExtent = std::int64_t{1} << 24;
 constexpr std::string_view kLayers = "backbone.layers.";
 
@@ -47,7 +52,7 @@ class Fields {
   }
 
   static Status wrong(const char* key, std::string_view expected, const Json& got) {
-    return corrupt("configuration: ", key, ": expected ", expected, ", got ", shown(got.dump()));
+    return corrupt("configuration: ", key, ": expected ", expected, ", got ", shown_value(got));
   }
 
  private:
@@ -86,14 +91,14 @@ Status check_original(const Json& config) {
   const Fields fields(config);
   KRAIT_ASSIGN(const Json mixer, mixer_fields(config));
   if (const Json* layer = Fields(mixer).find("layer"); layer && *layer != "Mamba1")
-    return unsupported("configuration: ssm_cfg.layer is ", shown(layer->dump()),
+    return unsupported("configuration: ssm_cfg.layer is ", shown_value(*layer),
                        "; of the mamba_ssm layout Krait knows Mamba1");
   if (const Json* layers = fields.find("attn_layer_idx"); layers && !layers->empty())
     return unsupported(
         "configuration: attn_layer_idx names attention layers, which this family "
         "does not have");
   if (const Json* width = fields.find("d_intermediate"); width && *width != 0)
-    return unsupported("configuration: d_intermediate is ", shown(width->dump()),
+    return unsupported("configuration: d_intermediate is ", shown_value(*width),
                        ": MLP layers, which this family does not have");
   KRAIT_ASSIGN(const bool rms_norm, fields.boolean_or("rms_norm", true));
   if (!rms_norm) return unsupported("configuration: rms_norm is false; only RMS norm is supported");
@@ -305,7 +310,7 @@ Status read_values(const Json& config, MambaConfig& model) {
   const Keys& keys = is_original(config) ? kOriginal : kHuggingFace;
   if (const Json* activation = fields.find("hidden_act");
       activation && *activation != "silu" && *activation != "swish")
-    return unsupported("configuration: hidden_act is ", shown(activation->dump()),
+    return unsupported("configuration: hidden_act is ", shown_value(*activation),
                        "; only silu is supported");
   KRAIT_ASSIGN(model.norm_eps, fields.number_or(keys.norm_eps, 1e-5));
   if (model.family == Family::falcon_mamba) {
@@ -346,7 +351,7 @@ Result<Family> family_of(const Json& config) {
     for (const Family family : {Family::mamba, Family::falcon_mamba}) {
       if (*type == name(family)) return family;
     }
-    return unsupported("configuration: model_type is ", shown(type->dump()), "; ", kKnown);
+    return unsupported("configuration: model_type is ", shown_value(*type), "; ", kKnown);
   });
 }
 

@@ -53,6 +53,6 @@ struct MambaConfig {
 /// shapes, and what it says must agree with them. Every tensor of a Mamba-1 model must be there, in
 /// a type that its op takes (block types for matrices only), and none that such a model does not
 /// have. The activation is silu, or the model is unsupported.
-Result<MambaConfig> parse_mamba_config(const Json& config, const Checkpoint& tensors);
+Result<MambaConfig> parse_mamba_config(const Json& config, const Checkpoint& checkpoint);
 
 }  // namespace krait

@@ -229,13 +229,13 @@ Result<Entry> take_entry(Cursor& in) {
   }
   tensor.dtype = *found->dtype;
   tensor.shape = Shape(std::span<const std::int64_t>(dims, rank));
-  const auto& [dtype_name, block, block_bytes, floating] = info(tensor.dtype);
+  const std::int64_t block = info(tensor.dtype).block;
   if (block > 1 && (rank == 0 || dims[rank - 1] % block != 0))
     return wrong("rows of ", found->name, " are whole blocks of ", block, " elements, got ",
                  to_string(tensor.shape));
-  const bool empty = tensor.shape.elements() == 0;
-  if (__builtin_mul_overflow(empty ? 0 : elements / block, block_bytes, &tensor.bytes))
-    return wrong("too many bytes");
+  const auto bytes = dense_bytes(tensor.dtype, std::span(dims, rank));
+  if (!bytes) return wrong("too many bytes");
+  tensor.bytes = *bytes;
   return entry;
 }
 

@@ -35,6 +35,19 @@ std::filesystem::path temporary_name(const std::filesystem::path& path) {
   return name;
 }
 
+/// The file that a new one of the name `path` replaces: a link's target rather than the link, and
+/// never what is no regular file, such as a folder or a device.
+Result<std::filesystem::path> replaceable(const std::filesystem::path& path) {
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  if (!std::filesystem::exists(status)) return path;
+  if (!std::filesystem::is_regular_file(status))
+    return Status(Code::io, cat("cannot replace ", path.string(), ": it is not a regular file"));
+  auto target = std::filesystem::canonical(path, error);
+  if (error) return Status(Code::io, cat("cannot replace ", path.string(), ": ", error.message()));
+  return target;
+}
+
 }  // namespace
 
 MappedFile::MappedFile(MappedFile&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
@@ -126,8 +139,9 @@ struct NewFile::Handle {
   }
 };
 
-Result<NewFile> NewFile::create(const std::filesystem::path& path) {
+Result<NewFile> NewFile::create(const std::filesystem::path& name) {
   return guarded([&]() -> Result<NewFile> {
+    KRAIT_ASSIGN(const std::filesystem::path path, replaceable(name));
     const std::filesystem::path temporary = temporary_name(path);
     const int file = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (file < 0) return failed("create", path);
@@ -207,8 +221,9 @@ struct NewFile::Handle {
   }
 };
 
-Result<NewFile> NewFile::create(const std::filesystem::path& path) {
+Result<NewFile> NewFile::create(const std::filesystem::path& name) {
   return guarded([&]() -> Result<NewFile> {
+    KRAIT_ASSIGN(const std::filesystem::path path, replaceable(name));
     const std::filesystem::path temporary = temporary_name(path);
     std::ofstream file(temporary, std::ios::binary);
     if (!file) return failed("create", path);

@@ -42,7 +42,9 @@ class MappedFile {
 /// the bytes go to a new file beside it, reach the disk, and only then take the name.
 class NewFile {
  public:
-  static Result<NewFile> create(const std::filesystem::path& path);
+  /// Under a link's name, the file it leads to is replaced. Refused where something is in the way
+  /// that is not a regular file.
+  static Result<NewFile> create(const std::filesystem::path& name);
   NewFile(NewFile&& other) noexcept;
   /// Without commit(), nothing is left of it.
   ~NewFile();

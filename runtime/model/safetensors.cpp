@@ -235,6 +235,15 @@ bool is_aligned(const NamedTensor& tensor) {
   return reinterpret_cast<std::uintptr_t>(tensor.data) % (bytes & ~(bytes - 1)) == 0;
 }
 
+std::optional<std::int64_t> dense_bytes(DType dtype, std::span<const std::int64_t> dims) {
+  const auto& [dtype_name, block, block_bytes, floating] = info(dtype);
+  if (block == 1) return bytes_of_shape(dims, block_bytes * 8);
+  if (dims.empty()) return std::nullopt;
+  std::vector<std::int64_t> blocks(dims.begin(), dims.end());
+  blocks.back() /= block;
+  return bytes_of_shape(blocks, block_bytes * 8);
+}
+
 Status check_tensor(const NamedTensor& tensor) {
   const auto wrong = [&](const auto&... parts) {
     return invalid("tensor ", shown(tensor.name), ": ", parts...);
@@ -246,13 +255,11 @@ Status check_tensor(const NamedTensor& tensor) {
     dims.push_back(dim.value);
   }
   if (tensor.shape.invalid()) return wrong("more than ", kMaxRank, " dimensions");
-  if (const std::int64_t block = info(tensor.dtype).block; block > 1) {
-    if (dims.empty() || dims.back() % block != 0)
-      return wrong("rows of ", krait::name(tensor.dtype), " are whole blocks of ", block,
-                   " elements, got ", to_string(tensor.shape));
-    dims.back() /= block;
-  }
-  const auto bytes = bytes_of_shape(dims, element_bytes(tensor) * 8);
+  const std::int64_t block = info(tensor.dtype).block;
+  if (block > 1 && (dims.empty() || dims.back() % block != 0))
+    return wrong("rows of ", krait::name(tensor.dtype), " are whole blocks of ", block,
+                 " elements, got ", to_string(tensor.shape));
+  const auto bytes = dense_bytes(tensor.dtype, dims);
   if (!bytes || *bytes != tensor.bytes)
     return wrong(krait::name(tensor.dtype), " ", to_string(tensor.shape), " takes ",
                  bytes ? cat(*bytes) : "too many", " bytes, got ", tensor.bytes);

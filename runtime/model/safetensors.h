@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -54,6 +55,10 @@ const NamedTensor* find_tensor(std::span<const NamedTensor> sorted, std::string_
 
 /// Whether the data may be read as elements of its type where it lies.
 bool is_aligned(const NamedTensor& tensor);
+
+/// The bytes of a tensor of whole blocks without gaps; nothing if they, or the strides of an empty
+/// tensor, would overflow.
+std::optional<std::int64_t> dense_bytes(DType dtype, std::span<const std::int64_t> dims);
 
 /// Checks that a tensor made in memory says consistent things: numeric extents, and as many bytes
 /// as type and shape ask for.

@@ -68,8 +68,11 @@ Status Execution::run_steps(TimeMarks* marks) {
       workspace =
           dense_view(arena_->memory(), DType::u8, {step.workspace_bytes}, step.workspace_offset);
     }
-    // With marks each step is to have its time for itself.
-    const Launch launch{*plan_->device, workspace, step.early && !marks};
+    Launch launch{*plan_->device, workspace};
+    if (!marks) {  // else each step is to have its time for itself
+      launch.early = step.early;
+      launch.ahead = step.ahead;
+    }
     KRAIT_TRY(plan_->device->run(*step.kernel, calls_[s], launch));
   }
   return marks ? marks->mark(static_cast<int>(calls_.size())) : Status();

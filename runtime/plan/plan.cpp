@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <set>
 
 #include "runtime/core/try.h"
 #include "runtime/plan/arena.h"
@@ -205,20 +206,61 @@ Status choose_kernels(Plan& plan, WeightStore& weights) {
   return {};
 }
 
-/// Whether the step after `before` may read its states while `before` still runs.
-bool leaves_states_alone(const Plan& plan, const Step& before, const Step& step) {
-  const auto& nodes = plan.graph->nodes;
-  for (const ir::Id output : nodes[static_cast<std::size_t>(before.node)].outputs) {
-    if (output == ir::kNone) continue;
-    const Home& written = plan.homes[static_cast<std::size_t>(output)];
-    if (written.place != Home::Place::state) continue;
-    for (const ir::Id input : nodes[static_cast<std::size_t>(step.node)].inputs) {
-      if (input == ir::kNone) continue;
-      const Home& read = plan.homes[static_cast<std::size_t>(input)];
-      if (read.place == Home::Place::state && read.state == written.state) return false;
+/// Marks the steps whose states no earlier step of the plan updates.
+void mark_early(Plan& plan) {
+  std::set<int> written;
+  for (std::size_t s = 0; s < plan.steps.size(); ++s) {
+    Step& step = plan.steps[s];
+    const ir::Node& node = plan.graph->nodes[static_cast<std::size_t>(step.node)];
+    step.early = s > 0;  // what came before the plan may have written anything
+    for (const ir::Id id : node.outputs) {
+      const int state = id == ir::kNone ? -1 : plan.homes[static_cast<std::size_t>(id)].state;
+      if (state >= 0 && !written.insert(state).second) step.early = false;
     }
   }
-  return true;
+}
+
+/// Bytes of weights that make a step a large one, and that a step fetches ahead; and how many do.
+constexpr std::int64_t kLargeWeights = std::int64_t{4} << 20;
+constexpr std::int64_t kFetchAhead = std::int64_t{3} << 20;
+constexpr std::size_t kMostAhead = 4;
+
+/// The largest of a step's weights that are plain numbers, dense in memory.
+TensorView largest_weight(const Step& step) {
+  TensorView largest;
+  std::int64_t most = 0;
+  for (const TensorView& weight : step.packed) {
+    const bool plain =
+        weight.dtype == DType::f32 || weight.dtype == DType::f16 || weight.dtype == DType::bf16;
+    if (!weight || !plain || !is_dense(weight)) continue;
+    const std::int64_t bytes = bytes_of(weight.dtype, weight.elements());
+    if (bytes <= most) continue;
+    most = bytes;
+    largest = dense_view(weight.memory, DType::u8, {bytes}, weight.offset);
+  }
+  return largest;
+}
+
+/// Between two large steps the memory is idle: at the end of the first, and in the small ones after
+/// it. Each fetches a piece of the second one's weights.
+void fetch_ahead(Plan& plan) {
+  std::vector<Step>& steps = plan.steps;
+  const auto large = [&](std::size_t s) {
+    const TensorView weight = largest_weight(steps[s]);
+    return weight && weight.dim[0] >= kLargeWeights;
+  };
+  for (std::size_t s = 0; s < steps.size(); ++s) {
+    if (!large(s)) continue;
+    const TensorView weight = largest_weight(steps[s]);
+    std::size_t first = s;
+    while (first > 0 && s - first < kMostAhead && !(first < s && large(first))) --first;
+    std::int64_t at = 0;
+    for (std::size_t i = first; i < s && at < weight.dim[0]; ++i) {
+      const std::int64_t bytes = std::min(kFetchAhead, weight.dim[0] - at);
+      steps[i].ahead = dense_view(weight.memory, DType::u8, {bytes}, weight.offset + at);
+      at += bytes;
+    }
+  }
 }
 
 /// Gives every value of the arena, and every workspace, a place that nothing else uses meanwhile.
@@ -295,8 +337,8 @@ Result<std::shared_ptr<const Plan>> make_plan(std::shared_ptr<const ir::Graph> g
   plan->activations = activations;
   KRAIT_TRY(assign_places(*plan));
   KRAIT_TRY(choose_kernels(*plan, weights));
-  for (std::size_t s = 1; s < plan->steps.size(); ++s)
-    plan->steps[s].early = leaves_states_alone(*plan, plan->steps[s - 1], plan->steps[s]);
+  mark_early(*plan);
+  fetch_ahead(*plan);
   lay_out(*plan);
   return std::shared_ptr<const Plan>(std::move(plan));
 }
@@ -306,7 +348,7 @@ std::string describe(const Plan& plan) {
   std::ostringstream out;
   out << "plan of " << graph.name << " on " << plan.device->info().name << ": " << plan.sizes.tokens
       << " tokens, " << plan.sizes.sequences << " sequences, " << plan.sizes.rows
-      << " rows of logits, activations " << name(plan.activations) << "\n";
+      << " rows of logits" << (plan.activations == Activations::native ? ", native" : "") << "\n";
   double bytes = 0;
   for (const Step& step : plan.steps) {
     const ir::Node& node = graph.nodes[static_cast<std::size_t>(step.node)];

@@ -52,7 +52,8 @@ struct Step {
       packed{};  ///< weights in the kernel's layout, where it has one
   std::int64_t workspace_offset = 0;
   std::int64_t workspace_bytes = 0;
-  bool early = false;  ///< see Launch: the step before updates no state of this one
+  bool early = false;  ///< see Launch: no step before updates a state of this one
+  TensorView ahead;    ///< see Launch
   Cost cost;           ///< at the plan's sizes
 };
 

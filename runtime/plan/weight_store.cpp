@@ -82,11 +82,30 @@ Result<WeightStore::Host> WeightStore::evaluate(ir::Id value) const {
   return Host{view(value), nullptr};
 }
 
-Result<TensorView> WeightStore::place(Host host, const WeightLayout* layout) {
+/// In parts where the layout allows it, so that of the file only the part at hand is in memory.
+/// `weight` is its name, empty for what was computed.
+void WeightStore::pack(const TensorView& stored, const WeightLayout& layout,
+                       std::string_view weight, std::byte* packed) const {
+  constexpr std::int64_t kPartBytes = std::int64_t{4} << 20;
+  const std::int64_t rows = stored.dim[0];
+  const std::int64_t row =
+      bytes_of(stored.dtype, stored.elements()) / std::max<std::int64_t>(rows, 1);
+  if (!layout.pack_part || weight.empty() || row <= 0) return layout.pack(stored, packed);
+  const std::int64_t step =
+      std::max<std::int64_t>(kPartBytes / (row * layout.part_rows), 1) * layout.part_rows;
+  for (std::int64_t first = 0; first < rows; first += step) {
+    const std::int64_t count = std::min(step, rows - first);
+    layout.pack_part(stored, first, count, packed);
+    source_->release_part(weight, first * row, count * row);
+  }
+}
+
+Result<TensorView> WeightStore::place(Host host, const WeightLayout* layout,
+                                      std::string_view weight) {
   if (layout) {
     TensorView view = layout->view(host.view);
     KRAIT_ASSIGN(std::unique_ptr<Buffer> packed, HostBuffer::allocate(layout->bytes(host.view)));
-    layout->pack(host.view, static_cast<std::byte*>(packed->memory()));
+    pack(host.view, *layout, weight, static_cast<std::byte*>(packed->memory()));
     view.memory = packed->memory();
     view.offset = 0;
     host = {view, std::move(packed)};
@@ -110,10 +129,12 @@ Result<TensorView> WeightStore::get(ir::Id value, const WeightLayout* layout) {
   const std::lock_guard lock(mutex_);
   if (const auto found = packed_.find(key); found != packed_.end()) return found->second;
   KRAIT_ASSIGN(Host host, evaluate(value));
-  KRAIT_ASSIGN(const TensorView view, place(std::move(host), layout));
-  const bool copied = layout || !device_->uses_host_memory();
   const ir::Value& declared = (*graph_)[value];
-  if (declared.kind == ir::Kind::weight && copied) source_->release(declared.name);
+  const std::string_view weight =
+      declared.kind == ir::Kind::weight ? declared.name : std::string_view();
+  KRAIT_ASSIGN(const TensorView view, place(std::move(host), layout, weight));
+  const bool copied = layout || !device_->uses_host_memory();
+  if (!weight.empty() && copied) source_->release(weight);
   packed_.emplace(key, view);
   // Another layout of a value that was there already is no progress.
   const auto of_value = packed_.lower_bound({value, std::string_view()});

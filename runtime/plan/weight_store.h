@@ -22,6 +22,10 @@ class WeightSource {
   virtual Result<TensorView> find(std::string_view name) const = 0;
   /// The tensor was copied elsewhere and will not be read again soon.
   virtual void release(std::string_view) const {}
+  /// The same of some of its bytes.
+  virtual void release_part(std::string_view, std::int64_t offset, std::int64_t bytes) const {
+    (void)offset, (void)bytes;
+  }
 };
 
 class WeightStore {
@@ -45,7 +49,9 @@ class WeightStore {
   };
   Result<TensorView> stored(const ir::Value& weight) const;
   Result<Host> evaluate(ir::Id value) const;
-  Result<TensorView> place(Host host, const WeightLayout* layout);
+  void pack(const TensorView& stored, const WeightLayout& layout, std::string_view weight,
+            std::byte* packed) const;
+  Result<TensorView> place(Host host, const WeightLayout* layout, std::string_view weight);
 
   std::shared_ptr<const ir::Graph> graph_;
   std::shared_ptr<const WeightSource> source_;

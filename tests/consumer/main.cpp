@@ -31,6 +31,7 @@ void check_errors() {
 }
 
 void check_lists() {
+  expect(krait::Shape({2, 3}) == krait::Shape({2, 3}), "equal shapes differ");
   bool cpu = false, scan = false;
   for (const krait::DeviceInfo& device : krait::list_devices()) cpu = cpu || device.name == "cpu";
   expect(cpu, "there is no CPU among the devices");

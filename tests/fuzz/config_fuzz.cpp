@@ -2,17 +2,15 @@
 // 3]}}. An error, or a configuration whose extents are those of the tensors.
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <string_view>
 #include <vector>
 
 #include "runtime/model/config.h"
+#include "tests/fuzz/require.h"
 
 namespace {
 
-void require(bool condition) {
-  if (!condition) std::abort();
-}
+using krait::test::require;
 
 std::vector<krait::CheckpointTensor> read_tensors(const krait::Json& list) {
   std::vector<krait::CheckpointTensor> tensors;

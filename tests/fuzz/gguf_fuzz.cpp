@@ -2,7 +2,6 @@
 // with a configuration and a tokenizer.
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 
 #include "runtime/core/blocks.h"
 #include "runtime/model/checkpoint.h"
@@ -10,12 +9,11 @@
 #include "runtime/model/gguf.h"
 #include "runtime/model/gguf_model.h"
 #include "runtime/model/gguf_tokenizer.h"
+#include "tests/fuzz/require.h"
 
 namespace {
 
-void require(bool condition) {
-  if (!condition) std::abort();
-}
+using krait::test::require;
 
 template <class Outcome>
 void require_message(const Outcome& outcome) {

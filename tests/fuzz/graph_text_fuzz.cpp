@@ -2,7 +2,6 @@
 // runs within its memory.
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <string_view>
@@ -12,13 +11,12 @@
 #include "graph/ir.h"
 #include "runtime/plan/execution.h"
 #include "runtime/session/inputs.h"
+#include "tests/fuzz/require.h"
 
 namespace krait {
 namespace {
 
-void require(bool condition) {
-  if (!condition) std::abort();
-}
+using test::require;
 
 /// Weights of zeros.
 class Zeros final : public WeightSource {

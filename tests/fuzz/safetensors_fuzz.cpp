@@ -1,17 +1,11 @@
 // Any bytes as a safetensors file: an error, or tensors that lie in the file and fill its data.
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 
 #include "runtime/model/safetensors.h"
+#include "tests/fuzz/require.h"
 
-namespace {
-
-void require(bool condition) {
-  if (!condition) std::abort();
-}
-
-}  // namespace
+using krait::test::require;
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const auto file = std::as_bytes(std::span(data, size));

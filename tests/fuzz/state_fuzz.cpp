@@ -1,18 +1,16 @@
 // Any bytes as a state file: an error, or a state of the model that sessions can go on from.
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 
 #include "runtime/session/state.h"
+#include "tests/fuzz/require.h"
 #include "tests/helpers/graphs.h"
 
 namespace {
 
 using namespace krait;
 
-void require(bool condition) {
-  if (!condition) std::abort();
-}
+using test::require;
 
 /// A small recurrent layer: two states, [8, 3] and [8, 4].
 const Program& program() {

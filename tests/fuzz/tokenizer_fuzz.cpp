@@ -2,22 +2,20 @@
 // and a text; what has no zero byte is a text for the fixed tokenizers below.
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "runtime/text/byte_alphabet.h"
 #include "runtime/text/unicode.h"
+#include "tests/fuzz/require.h"
 #include <krait/sampler.h>
 #include <krait/tokenizer.h>
 
 namespace krait {
 namespace {
 
-void require(bool condition) {
-  if (!condition) std::abort();
-}
+using test::require;
 
 /// GPT-2's alphabet and a few merges, which keeps every byte.
 Tokenizer byte_level() {

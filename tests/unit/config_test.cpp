@@ -191,7 +191,7 @@ TEST(Config, RefusesWhatTheOriginalLayoutCanSayBeyondMamba1) {
 TEST(Config, ListsTheKnownFamilies) {
   expect_value_refused("model_type", "mamba2", Code::unsupported,
                        "Krait knows mamba, falcon_mamba");
-  expect_value_refused("model_type", "llama", Code::unsupported, "\\\"llama\\\"");
+  expect_value_refused("model_type", "llama", Code::unsupported, "is \"llama\"");
   expect_value_refused("model_type", 7, Code::unsupported, "Krait knows");
   expect_value_refused("model_type", Json(), Code::unsupported, "neither model_type nor d_model");
   EXPECT_EQ(family_of(Json::array()).status().code(), Code::corrupt);

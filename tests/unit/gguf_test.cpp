@@ -258,6 +258,8 @@ TEST(Gguf, RefusesBadTensors) {
   expect_refused(one({~std::uint64_t{0}}, kF32, 0), "too many elements");
   expect_refused(one({kLarge, 0, kLarge}, kF32, 0), "too many elements");
   expect_refused(one({kLarge}, kF32, 0), "too many bytes");
+  // Of an empty tensor, the strides would be too many.
+  expect_refused(one({kLarge, 0}, kF32, 0), "too many bytes");
   expect_refused(one({17}, kF32, 0), "has only 64");
   expect_refused(one({8}, kF32, 64), "has only 64");
   expect_refused(one({1}, kF32, ~std::uint64_t{31}), "has only 64");

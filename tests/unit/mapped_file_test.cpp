@@ -115,11 +115,34 @@ TEST_F(MappedFileTest, AFailedWriteLeavesNothingBehind) {
   EXPECT_EQ(absent.code(), Code::not_found) << absent.message();
   EXPECT_NE(absent.message().find("absent"), std::string::npos);
 
-  // The name is taken by a folder, so the last step fails.
   fs::create_directories(folder_ / "taken" / "inside");
   const Status taken = write_file(folder_ / "taken", pieces);
   EXPECT_EQ(taken.code(), Code::io) << taken.message();
   EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator()), 1);
+}
+
+TEST_F(MappedFileTest, ReplacesWhatALinkLeadsTo) {
+  const std::string_view text = "new";
+  const std::span<const std::byte> pieces[] = {bytes_of(text)};
+  const fs::path target = write("target", "old");
+  fs::create_directories(folder_ / "links");
+  fs::create_symlink("../target", folder_ / "links" / "link");
+  ASSERT_TRUE(write_file(folder_ / "links" / "link", pieces).ok());
+  EXPECT_TRUE(fs::is_symlink(folder_ / "links" / "link"));
+  Result<MappedFile> file = MappedFile::open(target);
+  ASSERT_TRUE(file.ok()) << file.message();
+  EXPECT_EQ(file->text(), "new");
+}
+
+TEST_F(MappedFileTest, LeavesAPipeAlone) {
+  const std::string_view text = "x";
+  const std::span<const std::byte> pieces[] = {bytes_of(text)};
+  const fs::path pipe = folder_ / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  const Status status = write_file(pipe, pieces);
+  EXPECT_EQ(status.code(), Code::io) << status.message();
+  EXPECT_NE(status.message().find("not a regular file"), std::string::npos) << status.message();
+  EXPECT_TRUE(fs::is_fifo(pipe));
 }
 
 TEST_F(MappedFileTest, AWriteThatStopsHalfWayLeavesTheOldFile) {

@@ -328,7 +328,7 @@ TEST(PlanKernels, ThePredicateOfPassesKnowsWhatTheDeviceHas) {
 TEST(PlanKernels, AForcedOneIsTheOnlyCandidate) {
   // By a program of its own, since plans are kept.
   const Program program = must(Program::create(test::golden_model("mamba-1"), device("reference")));
-  ASSERT_EQ(setenv("KRAIT_FORCE_KERNEL", "selective_scan:float32", 1), 0);
+  ASSERT_EQ(setenv("KRAIT_FORCE_KERNEL", "selective_scan:float32,dt_proj_scan:float32", 1), 0);
   const auto refused = program.describe_plan(4, 1, 1);
   ASSERT_EQ(setenv("KRAIT_FORCE_KERNEL", "float64,linear:64", 1), 0);
   const auto accepted = program.describe_plan(4, 1, 1);

@@ -2,6 +2,7 @@
 #include "runtime/plan/weight_store.h"
 
 #include <cmath>
+#include <cstring>
 #include <map>
 #include <string>
 #include <vector>
@@ -31,7 +32,12 @@ class CountingSource final : public WeightSource {
   }
   void release(std::string_view name) const override { ++releases[std::string(name)]; }
 
+  void release_part(std::string_view, std::int64_t offset, std::int64_t bytes) const override {
+    parts.emplace_back(offset, bytes);
+  }
+
   mutable std::map<std::string, int> reads, releases;
+  mutable std::vector<std::pair<std::int64_t, std::int64_t>> parts;
 
  private:
   std::map<std::string, std::vector<float>> tensors_;
@@ -85,6 +91,34 @@ TEST_F(Store, AWeightAsStoredIsTheSourcesOwnMemory) {
   EXPECT_EQ(to_string(shape_of(view)), "[2, 3]") << "the graph's shape, not the file's";
   EXPECT_EQ(store_->allocated_bytes(), 0);
   EXPECT_EQ(source_->releases["a"], 0);
+}
+
+// Rows of float32 as they are, packed in parts.
+const WeightLayout kRows{
+    .name = "rows",
+    .bytes = [](const TensorView& stored) { return stored.elements() * 4; },
+    .view =
+        [](const TensorView& stored) { return dense_view(nullptr, DType::f32, shape_of(stored)); },
+    .pack = [](const TensorView&, std::byte*) { FAIL() << "the parts do"; },
+    .part_rows = 2,
+    .pack_part =
+        [](const TensorView& stored, std::int64_t first, std::int64_t count, std::byte* packed) {
+          const std::int64_t row = stored.dim[1] * 4;
+          std::memcpy(packed + first * row, stored.as<std::byte>() + first * row,
+                      static_cast<std::size_t>(count * row));
+        },
+};
+
+TEST_F(Store, ALargeMatrixIsPackedAndReleasedInParts) {
+  constexpr std::int64_t kRow = std::int64_t{1} << 20;  // bytes; 4 MiB at a time
+  Floats values(static_cast<std::size_t>(7 * kRow / 4));
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 977);
+  source_ = std::make_shared<CountingSource>(std::map<std::string, Floats>{{"a", values}});
+  make("graph g {\n  weight a: f32[7, 262144]\n}\n");
+  EXPECT_EQ(floats(0, &kRows), values);
+  using Parts = std::vector<std::pair<std::int64_t, std::int64_t>>;
+  EXPECT_EQ(source_->parts, (Parts{{0, 4 * kRow}, {4 * kRow, 3 * kRow}}));
+  EXPECT_EQ(source_->releases["a"], 1) << "and what no part covers";
 }
 
 TEST_F(Store, ALayoutIsPackedOnceAndTheSourceReleased) {

@@ -25,7 +25,7 @@ struct ConformResult {
   std::string op;
   std::string device;
   std::string kernel;  ///< the kernel that ran; empty if none did
-  std::string dtype;   ///< "f32", or "f32/bf16": activations / weights
+  std::string dtype;   ///< "f32", "f32/bf16": activations / weights; "f32/bf16 native"
   std::string case_name;
   double error = 0;      ///< relative to max(|want|, rms(want)), the worst of all outputs' error ÷
                          ///< tolerance decides which output is reported

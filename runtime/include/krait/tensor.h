@@ -54,7 +54,7 @@ class KRAIT_API Shape {
   bool symbolic() const;
   /// The product of the extents; −1 if it is symbolic or does not fit 63 bits.
   std::int64_t elements() const;
-  friend bool operator==(const Shape& a, const Shape& b);
+  KRAIT_API friend bool operator==(const Shape& a, const Shape& b);
 
  private:
   std::array<Dim, kMaxRank> dims_{};
