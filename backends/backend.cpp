@@ -283,7 +283,7 @@ Status run_eager(const Call& host_call, Device& device, std::string* chosen) {
     buffers.push_back(std::move(buffer));
   }
   device.begin_run();
-  Status status = kernel.run(call, Launch{device, workspace});
+  Status status = device.run(kernel, call, Launch{device, workspace});
   device.end_run();
   KRAIT_TRY(status);
   KRAIT_TRY(device.synchronize());

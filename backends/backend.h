@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "backends/time_marks.h"
 #include "ops/op.h"
 #include <krait/device.h>
 #include <krait/status.h>
@@ -108,6 +109,8 @@ class Device {
   virtual Status synchronize() = 0;
   /// CPU threads in use; 0 where that has no meaning.
   virtual int threads() const { return 0; }
+  /// Bytes of the device's memory that nobody uses; 0 where that is not known.
+  virtual std::int64_t free_memory() { return 0; }
   /// Bytes per second read from a buffer of this size; see krait::read_bandwidth.
   virtual Result<double> read_bandwidth(std::int64_t) {
     return Status(Code::unsupported, "this device's read bandwidth is not measured");
@@ -115,6 +118,14 @@ class Device {
   /// Called around the kernels of one plan, from one thread at a time per device.
   virtual void begin_run() {}
   virtual void end_run() {}
+  /// Runs a kernel of this device: the place for what a device does around each of them.
+  virtual Status run(const Kernel& kernel, const Call& call, const Launch& launch) {
+    return kernel.run(call, launch);
+  }
+  /// For measuring the time of what is queued between begin_run() and end_run().
+  virtual Result<std::unique_ptr<TimeMarks>> time_marks(int count) {
+    return std::unique_ptr<TimeMarks>(std::make_unique<HostTimeMarks>(count));
+  }
   /// Records what `body` queues, without running it. Null where the device gains nothing by it.
   /// Called between begin_run() and end_run().
   virtual Result<std::unique_ptr<Recording>> record(const std::function<Status()>& body) {

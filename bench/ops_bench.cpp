@@ -4,18 +4,17 @@
 //
 // A name is op/case/types/device/kernel/threads. Counters: GB/s of what must move, Gflop/s and
 // Gspecial/s (exponentials, roots, divisions) by the op's cost, ns per element of the first output,
-// and the fraction of the bandwidth at which the same device reads as many bytes (its own argmax
-// over one constant buffer).
+// and the fraction of the bandwidth at which the same device reads as many bytes. Times are the
+// device's own: on a GPU, those of many runs in a row, without the host.
 #include <algorithm>
 #include <benchmark/benchmark.h>
-#include <chrono>
 #include <cstdio>
-#include <functional>
 #include <map>
 #include <thread>
 
 #include "backends/backend.h"
 #include "ops/case.h"
+#include "runtime/core/try.h"
 
 namespace krait {
 namespace {
@@ -54,11 +53,8 @@ class Prepared {
     return prepared;
   }
 
-  /// One run, waited for; between begin_run and end_run of the device, as within a plan.
-  Status run() const {
-    Status status = kernel_->run(call_, Launch{*device_, workspace_});
-    return status.ok() ? device_->synchronize() : status;
-  }
+  /// Queues one run; between begin_run and end_run of the device, as within a plan.
+  Status run() const { return device_->run(*kernel_, call_, Launch{*device_, workspace_}); }
 
  private:
   Prepared(const Call& call, const Kernel& kernel, Device& device)
@@ -114,40 +110,47 @@ class Running {
   Device& device_;
 };
 
-double seconds_of(const std::function<void()>& body) {
-  const auto start = std::chrono::steady_clock::now();
-  body();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-/// Bytes per second at which a device reads a buffer of about so many bytes; measured once, between
-/// begin_run and end_run; 0 where kernels do not read host memory.
-double read_bandwidth(Device& device, double bytes) {
-  static std::map<std::pair<Device*, std::int64_t>, double> known;
-  constexpr std::int64_t kRows = 64;
-  std::int64_t width = 256;
-  while (static_cast<double>(width * kRows * 4) < bytes) width = width * 5 / 4;
-  double& result = known[{&device, width}];
-  if (result > 0) return result;
-  const Op& op = *find_op("argmax");
-  std::vector<float> values(static_cast<std::size_t>(kRows * width), 1.0f);
-  std::vector<std::int32_t> ids(kRows);
-  Call call;
-  call.op = &op;
-  call.inputs[0] = dense_view(values.data(), DType::f32, {kRows, width});
-  call.outputs[0] = dense_view(ids.data(), DType::i32, {kRows});
-  const Result<KernelChoice> choice = choose_kernel(call, device);
-  if (!choice.ok() || !device.uses_host_memory()) return 0;
-  const Launch launch{device, {}};
-  const auto run = [&] { (void)choice->kernel->run(call, launch); };
-  double best = 1;
-  double spent = 0;
-  for (int i = 0; i < 200 && (spent < 0.05 || i < 5); ++i) {
-    const double seconds = seconds_of(run);
-    best = std::min(best, seconds);
-    spent += seconds;
+/// The time of runs by the device's own marks. Where it can record, of many in a row: neither the
+/// host's work nor the marks count then.
+class Stopwatch {
+ public:
+  static Result<Stopwatch> make(const Prepared& call, Device& device) {
+    Stopwatch watch(call);
+    KRAIT_TRY(call.run());  // opens what is opened on first need
+    KRAIT_TRY(device.synchronize());
+    KRAIT_ASSIGN(watch.marks_, device.time_marks(2));
+    KRAIT_ASSIGN(watch.recording_, device.record([&watch] { return watch.run(kRecorded); }));
+    return watch;
   }
-  return result = static_cast<double>(kRows * width * 4) / best;
+  /// Seconds of one run.
+  Result<double> seconds() {
+    KRAIT_TRY(recording_ ? recording_->replay() : run(1));
+    KRAIT_ASSIGN(const std::vector<double> intervals, marks_->intervals());
+    return intervals[0] / (recording_ ? kRecorded : 1);
+  }
+
+ private:
+  static constexpr int kRecorded = 32;
+
+  explicit Stopwatch(const Prepared& call) : call_(&call) {}
+  Status run(int count) {
+    KRAIT_TRY(marks_->mark(0));
+    for (int i = 0; i < count; ++i) KRAIT_TRY(call_->run());
+    return marks_->mark(1);
+  }
+
+  const Prepared* call_;
+  std::unique_ptr<TimeMarks> marks_;
+  std::unique_ptr<Recording> recording_;
+};
+
+/// 0 where it is not measured; measured once per size.
+double bandwidth_at(Device& device, double bytes) {
+  static std::map<std::pair<Device*, double>, double> known;
+  const auto [entry, is_new] = known.try_emplace({&device, bytes});
+  if (!is_new) return entry->second;
+  const Result<double> measured = read_bandwidth(device, static_cast<std::int64_t>(bytes));
+  return entry->second = measured.ok() ? *measured : 0;
 }
 
 void time_kernel(benchmark::State& state, const Op& op, const Case& c, const CaseTypes& types,
@@ -160,14 +163,16 @@ void time_kernel(benchmark::State& state, const Op& op, const Case& c, const Cas
   const Result<Prepared> prepared = Prepared::make(*host, kernel, device);
   if (!prepared.ok()) return state.SkipWithError(prepared.message().c_str());
   std::vector<double> samples;
-  const Running running(device);
-  (void)prepared->run();
-  for (auto _ : state) {
-    Status status;
-    const double seconds = seconds_of([&] { status = prepared->run(); });
-    if (!status.ok()) return state.SkipWithError(status.message().c_str());
-    state.SetIterationTime(seconds);
-    samples.push_back(seconds);
+  {
+    const Running running(device);
+    Result<Stopwatch> watch = Stopwatch::make(*prepared, device);
+    if (!watch.ok()) return state.SkipWithError(watch.message().c_str());
+    for (auto _ : state) {
+      const Result<double> seconds = watch->seconds();
+      if (!seconds.ok()) return state.SkipWithError(seconds.message().c_str());
+      state.SetIterationTime(*seconds);
+      samples.push_back(*seconds);
+    }
   }
   const auto middle = samples.begin() + static_cast<std::ptrdiff_t>(samples.size() / 2);
   std::nth_element(samples.begin(), middle, samples.end());
@@ -180,7 +185,7 @@ void time_kernel(benchmark::State& state, const Op& op, const Case& c, const Cas
   state.counters["GB/s"] = work.bytes / median * 1e-9;
   state.counters["Gflop/s"] = work.flops / median * 1e-9;
   state.counters["Gspecial/s"] = work.special / median * 1e-9;
-  const double bandwidth = read_bandwidth(device, work.bytes);
+  const double bandwidth = bandwidth_at(device, work.bytes);
   if (bandwidth > 0) state.counters["of_bandwidth"] = work.bytes / median / bandwidth;
 }
 

@@ -6,8 +6,10 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <optional>
 
 #include "cli/commands.h"
+#include "cli/profile.h"
 #include "cli/terminal.h"
 
 namespace krait::cli {
@@ -17,16 +19,23 @@ struct Options {
   std::string model, shape, weights = "f32", devices, threads, batches = "1";
   Activations activations = Activations::exact;
   int prompt = 512, generate = 128, repetitions = 5;
-  bool json = false;
+  bool profile = false, json = false;
 };
 
 struct Row {
   std::string model, device, weights, activations, test;
   int threads = 0, batch = 1;
   double tokens_per_second = 0, sd = 0, bytes_per_token = 0;
-  double bandwidth_fraction = 0;  ///< 0: not measured
+  double bandwidth = 0;  ///< bytes per second that the device reads; 0: not measured
+  double load_seconds = 0, load_bytes = 0;  ///< until the weights were in place; copied for that
   std::int64_t parameters = 0, bytes = 0;
+  std::optional<Profile> profile;  ///< instead of rates
 };
+
+/// 0: not measured.
+double bandwidth_fraction(const Row& row) {
+  return row.bandwidth > 0 ? row.tokens_per_second * row.bytes_per_token / row.bandwidth : 0;
+}
 
 /// One timed run: tokens per second.
 Result<double> time_prompt(Session& session, const std::vector<std::int32_t>& tokens) {
@@ -39,14 +48,10 @@ Result<double> time_prompt(Session& session, const std::vector<std::int32_t>& to
 
 /// `count` steps of `batch` sequences, each always continued by its likeliest token: tokens of all
 /// sequences per second.
-Result<double> time_generation(Session& session, int batch, int count) {
-  std::vector<std::int32_t> tokens(static_cast<std::size_t>(batch));
-  std::vector<int> slots(tokens.size());
-  for (int s = 0; s < batch; ++s) {
-    if (const Status status = session.reset(s); !status.ok()) return status;
-    slots[static_cast<std::size_t>(s)] = s;
-    tokens[static_cast<std::size_t>(s)] =
-        s % static_cast<int>(session.program().model().info().vocab_size);
+Result<double> time_generation(Session& session, const std::vector<std::int32_t>& tokens,
+                               const std::vector<int>& slots, int count) {
+  for (const int slot : slots) {
+    if (const Status status = session.reset(slot); !status.ok()) return status;
   }
   const auto start = std::chrono::steady_clock::now();
   const auto ids = session.greedy(tokens, slots, count);
@@ -82,12 +87,18 @@ Result<std::vector<Row>> bench_device(const Model& model, const std::string& dev
   session_options.slots = *std::max_element(batches.begin(), batches.end());
   auto session = Session::create(*program, session_options);
   if (!session.ok()) return session.status();
+  const auto loaded = load_weights(*program);
+  if (!loaded.ok()) return loaded.status();
+  const auto load_bytes = static_cast<double>(program->packed_bytes());
   // Any ids do: the work does not depend on them. Spread over the embedding, as text is.
-  std::vector<std::int32_t> prompt(static_cast<std::size_t>(options.prompt));
-  for (std::size_t i = 0; i < prompt.size(); ++i) {
-    prompt[i] = static_cast<std::int32_t>((i * 2654435761u) %
+  const auto ids = [&](int count) {
+    std::vector<std::int32_t> list(static_cast<std::size_t>(count));
+    for (std::size_t i = 0; i < list.size(); ++i) {
+      list[i] = static_cast<std::int32_t>((i * 2654435761u) %
                                           static_cast<std::uint64_t>(model.info().vocab_size));
-  }
+    }
+    return list;
+  };
   struct Test {
     int count, batch;  ///< batch 0: the prompt
   };
@@ -97,19 +108,13 @@ Result<std::vector<Row>> bench_device(const Model& model, const std::string& dev
     if (options.generate > 0) tests.push_back({options.generate, batch});
   }
   std::vector<Row> rows;
-  for (const auto& [count, batch] : tests) {
+  for (const Test& test : tests) {
+    const int count = test.count, batch = test.batch;
     const bool is_prompt = batch == 0;
-    const auto run = [&, batch = batch](int steps) {  // clang 14 captures no binding by itself
-      return is_prompt ? time_prompt(*session, prompt) : time_generation(*session, batch, steps);
-    };
-    if (const auto warm = run(std::min(count, 4)); !warm.ok()) return warm.status();
-    std::vector<double> rates;
-    for (int r = 0; r < options.repetitions; ++r) {
-      const auto rate = run(count);
-      if (!rate.ok()) return rate.status();
-      rates.push_back(*rate);
-      progress.update(++done);
-    }
+    const int sequences = is_prompt ? 1 : batch;
+    const int at_once = is_prompt ? std::min(count, session_options.chunk) : batch;
+    std::vector<int> slots(static_cast<std::size_t>(sequences));
+    std::iota(slots.begin(), slots.end(), 0);
     Row row;
     row.model = model.info().name;
     row.device = program->device().name;
@@ -117,19 +122,39 @@ Result<std::vector<Row>> bench_device(const Model& model, const std::string& dev
     row.activations = program->activations();
     row.threads = device_threads(**device);
     row.test = (is_prompt ? "pp" : "tg") + std::to_string(count);
-    row.batch = is_prompt ? 1 : batch;
+    row.batch = sequences;
     row.parameters = model.info().parameters;
     row.bytes = model.info().bytes;
-    summarise(rates, row);
-    const int chunk = is_prompt ? std::min(count, session_options.chunk) : batch;
-    const int sequences = is_prompt ? 1 : batch;
-    const auto moved = program->bytes_per_call(chunk, sequences, sequences);
+    row.load_seconds = *loaded;
+    row.load_bytes = load_bytes;
+    if (options.profile) {
+      auto profile = session->profile(ids(at_once), slots, options.repetitions);
+      if (!profile.ok()) return profile.status();
+      row.profile = std::move(*profile);
+      row.tokens_per_second = at_once / row.profile->run_seconds;
+      progress.update(done += options.repetitions);
+    } else {
+      const auto run = [&](int steps) {
+        return is_prompt ? time_prompt(*session, ids(count))
+                         : time_generation(*session, ids(batch), slots, steps);
+      };
+      if (const auto warm = run(std::min(count, 4)); !warm.ok()) return warm.status();
+      std::vector<double> rates;
+      for (int r = 0; r < options.repetitions; ++r) {
+        const auto rate = run(count);
+        if (!rate.ok()) return rate.status();
+        rates.push_back(*rate);
+        progress.update(++done);
+      }
+      summarise(rates, row);
+    }
+    const auto moved = program->bytes_per_call(at_once, sequences, sequences);
     if (!moved.ok()) return moved.status();
-    row.bytes_per_token = *moved / chunk;
+    row.bytes_per_token = *moved / at_once;
     // The bandwidth of a buffer as large as what one call moves: caches help both alike.
     if (const auto bandwidth = read_bandwidth(**device, static_cast<std::int64_t>(*moved));
         bandwidth.ok()) {
-      row.bandwidth_fraction = row.tokens_per_second * row.bytes_per_token / *bandwidth;
+      row.bandwidth = *bandwidth;
     }
     rows.push_back(std::move(row));
   }
@@ -149,8 +174,11 @@ void print_json(const std::vector<Row>& rows) {
                             {"tokens_per_second", row.tokens_per_second},
                             {"sd", row.sd},
                             {"bytes_per_token", row.bytes_per_token},
-                            {"bandwidth_fraction", nullptr}};
-    if (row.bandwidth_fraction > 0) entry["bandwidth_fraction"] = row.bandwidth_fraction;
+                            {"bandwidth_fraction", nullptr},
+                            {"load_seconds", row.load_seconds},
+                            {"load_bytes_per_second", row.load_bytes / row.load_seconds}};
+    if (row.bandwidth > 0) entry["bandwidth_fraction"] = bandwidth_fraction(row);
+    if (row.profile) entry["profile"] = profile_json(*row.profile, row.bandwidth);
     list.push_back(std::move(entry));
   }
   std::cout << list.dump(1) << "\n";
@@ -163,14 +191,38 @@ void print_markdown(const std::vector<Row>& rows) {
   std::printf("| --- | ---: | ---: | --- | --- | --- | ---: | ---: | --- | ---: | ---: | ---: |\n");
   for (const Row& row : rows) {
     char fraction[16] = "-";
-    if (row.bandwidth_fraction > 0)
-      std::snprintf(fraction, sizeof fraction, "%.0f %%", 100 * row.bandwidth_fraction);
+    if (row.bandwidth > 0)
+      std::snprintf(fraction, sizeof fraction, "%.0f %%", 100 * bandwidth_fraction(row));
     std::printf(
         "| %s | %.1f MiB | %.2f M | %s | %s | %s | %d | %d | %s | %.2f ± %.2f | %.3g | %s |\n",
         row.model.c_str(), static_cast<double>(row.bytes) / 1048576,
         static_cast<double>(row.parameters) / 1e6, row.device.c_str(), row.weights.c_str(),
         row.activations.c_str(), row.threads, row.batch, row.test.c_str(), row.tokens_per_second,
         row.sd, row.bytes_per_token, fraction);
+  }
+}
+
+void print_profiles(const std::vector<Row>& rows) {
+  for (const Row& row : rows) {
+    std::printf("%s, %s weights, %s activations, on %s: %s, batch %d", row.model.c_str(),
+                row.weights.c_str(), row.activations.c_str(), row.device.c_str(), row.test.c_str(),
+                row.batch);
+    if (row.bandwidth > 0) std::printf(", read bandwidth %.1f GB/s", row.bandwidth * 1e-9);
+    std::printf("\n");
+    print_profile(*row.profile, row.bandwidth);
+    std::printf("\n");
+  }
+}
+
+/// Once for every device and number of threads.
+void print_loading(const std::vector<Row>& rows) {
+  const Row* last = nullptr;
+  for (const Row& row : rows) {
+    if (!last || last->device != row.device || last->threads != row.threads) {
+      std::fprintf(stderr, "%s: weights in place after %.3f s, %.2f GB/s\n", row.device.c_str(),
+                   row.load_seconds, row.load_bytes / row.load_seconds * 1e-9);
+    }
+    last = &row;
   }
 }
 
@@ -217,8 +269,11 @@ int bench(const Options& options) {
       }
     }
   }
+  print_loading(rows);
   if (options.json)
     print_json(rows);
+  else if (options.profile)
+    print_profiles(rows);
   else
     print_markdown(rows);
   return 0;
@@ -255,6 +310,9 @@ void add_bench(CLI::App& app, Action& action) {
       ->add_option("-r,--repetitions", options->repetitions, "Timed runs; the median is reported")
       ->capture_default_str()
       ->check(CLI::Range(1, 1000));
+  command->add_flag("--profile", options->profile,
+                    "Where the time of one call goes, node by node: of the prompt, or as much of "
+                    "it as runs at once, and of a step of generation");
   command->add_flag("--json", options->json, "Print JSON");
   command->callback([options, &action] {
     if (options->model.empty() && options->shape.empty()) throw CLI::RequiredError("-m or --shape");

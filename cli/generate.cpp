@@ -56,10 +56,53 @@ Status consume_prompt(Session& session, const std::vector<std::int32_t>& ids, Su
   return {};
 }
 
-/// Samples, prints and feeds back until something stops it. Every printed token is consumed, so
-/// that the state afterwards has seen all of the text.
+/// What follows a token. Where that is always the likeliest one and nobody needs the state, the
+/// device generates in blocks, without work of the host in between; else step by step.
+class Continuation {
+ public:
+  Continuation(Session& session, Sampler sampler, bool on_device)
+      : session_(session), sampler_(std::move(sampler)), on_device_(on_device) {}
+
+  std::int32_t first(std::span<const float> logits, std::span<const std::int32_t> history) {
+    return sampler_.sample(logits, history);
+  }
+  /// The token after `history`, whose last one is consumed; at most `left` more will be asked for.
+  Result<std::int32_t> next(std::span<const std::int32_t> history, int left) {
+    if (!on_device_) {
+      const auto logits = session_.step(history.back());
+      if (!logits.ok()) return logits.status();
+      return sampler_.sample(logits->values, history);
+    }
+    if (at_ == block_.size()) {
+      const auto start = std::chrono::steady_clock::now();
+      const int slot = 0;
+      auto ids = session_.greedy(history.last(1), {&slot, 1}, std::min(left, block_size_));
+      if (!ids.ok()) return ids.status();
+      block_ = std::move(*ids);
+      at_ = 0;
+      // Blocks as long as text may be late without anyone noticing.
+      if (seconds_since(start) < 0.05) block_size_ = std::min(2 * block_size_, 256);
+    }
+    return block_[at_++];
+  }
+  /// Tokens consumed until here: the device may be ahead.
+  std::int64_t position() const {
+    return session_.position() - static_cast<std::int64_t>(block_.size() - at_);
+  }
+
+ private:
+  Session& session_;
+  Sampler sampler_;
+  bool on_device_;
+  int block_size_ = 1;
+  std::vector<std::int32_t> block_;  ///< generated ahead
+  std::size_t at_ = 0;
+};
+
+/// Samples, prints and feeds back until something stops it. With --state-out every printed token is
+/// consumed, so that the state afterwards has seen all of the text.
 Status generate_text(const Options& options, Session& session, const Tokenizer& tokenizer,
-                     std::vector<std::int32_t> history, std::vector<float> logits,
+                     std::vector<std::int32_t> history, const std::vector<float>& logits,
                      Summary& summary) {
   auto sampler = Sampler::create(options.sampler);
   if (!sampler.ok()) return sampler.status();
@@ -67,10 +110,14 @@ Status generate_text(const Options& options, Session& session, const Tokenizer& 
   if (!decoder.ok()) return decoder.status();
   auto matcher = StopMatcher::create(options.stops);
   if (!matcher.ok()) return matcher.status();
+  const bool keeps_state = !options.state_out.empty();
+  const bool likeliest =
+      options.sampler.temperature == 0 && options.sampler.repetition_penalty == 1;
+  Continuation continuation(session, std::move(*sampler), likeliest && !keeps_state);
   const std::vector<std::int32_t>& eos = session.program().model().info().eos;
   const auto start = std::chrono::steady_clock::now();
+  std::int32_t id = options.count > 0 ? continuation.first(logits, history) : 0;
   while (summary.generated_tokens < options.count) {
-    const std::int32_t id = sampler->sample(logits, history);
     if (!options.ignore_eos && std::find(eos.begin(), eos.end(), id) != eos.end()) {
       summary.stopped = "end of text";
       break;
@@ -86,12 +133,14 @@ Status generate_text(const Options& options, Session& session, const Tokenizer& 
       summary.stopped = "stop string";
       break;
     }
-    if (summary.generated_tokens == options.count && options.state_out.empty()) break;
-    const auto next = session.step(id);
+    const auto left = options.count - static_cast<int>(summary.generated_tokens);
+    if (left == 0 && !keeps_state) break;
+    const auto next = continuation.next(history, left);
     if (!next.ok()) return next.status();
-    logits.assign(next->values.begin(), next->values.end());
+    id = *next;
   }
   summary.generate_seconds = seconds_since(start);
+  summary.position = continuation.position();
   if (matcher->stopped()) return {};
   const auto tail = decoder->flush();
   if (!tail.ok()) return tail.status();
@@ -181,17 +230,16 @@ int generate(Options options) {
                  static_cast<long long>(state->position()));
   }
 
+  if (const auto loaded = load_weights(opened->program); !loaded.ok()) return fail(loaded.status());
   Summary summary;
   std::vector<float> logits;
   Status status = consume_prompt(*session, *ids, summary, logits);
-  if (status.ok())
-    status = generate_text(options, *session, *tokenizer, *ids, std::move(logits), summary);
+  if (status.ok()) status = generate_text(options, *session, *tokenizer, *ids, logits, summary);
   if (!options.json) {
     std::fputc('\n', stdout);
     std::fflush(stdout);
   }
   if (!status.ok()) return fail(status);
-  summary.position = session->position();
   report(options, *opened, summary);
   if (!options.state_out.empty()) {
     const auto state = session->snapshot();

@@ -37,6 +37,7 @@ int perplexity(const Options& options) {
   if (ids->size() < 2)
     return fail(Status(Code::invalid_argument, options.file + ": expected at least two tokens"));
 
+  if (const auto loaded = load_weights(opened->program); !loaded.ok()) return fail(loaded.status());
   // Logits of all rows: short chunks keep their memory small (256 rows of 50280 are 51 MB).
   SessionOptions session_options;
   session_options.chunk = 256;

@@ -83,6 +83,17 @@ Result<Opened> open(const ModelOptions& options) {
   return Opened{std::move(*model), std::move(*program)};
 }
 
+Result<double> load_weights(const Program& program) {
+  const auto start = std::chrono::steady_clock::now();
+  std::optional<Progress> bar;
+  const Status status = program.prepare([&](std::int64_t done, std::int64_t total) {
+    if (!bar) bar.emplace("weights", total);
+    bar->update(done);
+  });
+  if (!status.ok()) return status;
+  return seconds_since(start);
+}
+
 void add_activations(CLI::App& command, Activations& activations) {
   command
       .add_option_function<std::string>(

@@ -58,6 +58,9 @@ struct Opened {
 };
 Result<Opened> open(const ModelOptions& options);
 
+/// Brings a program's weights to its device, with progress; the seconds that it took.
+Result<double> load_weights(const Program& program);
+
 /// Adds --activations.
 void add_activations(CLI::App& command, Activations& activations);
 

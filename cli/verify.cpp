@@ -22,6 +22,7 @@ struct VerifyOptions {
 int run_verify(const VerifyOptions& options) {
   const auto opened = open(options.model);
   if (!opened.ok()) return fail(opened.status());
+  if (const auto loaded = load_weights(opened->program); !loaded.ok()) return fail(loaded.status());
   const std::filesystem::path expected =
       options.expected.empty() ? std::filesystem::path(options.model.model) / "expected.safetensors"
                                : std::filesystem::path(options.expected);

@@ -46,6 +46,7 @@ PUBLIC_HEADERS = {
     "model.h": "runtime/model",
     "quantize.h": "runtime/model",
     "plan.h": "runtime/plan",
+    "profile.h": "runtime/plan",
     "session.h": "runtime/session",
     "state.h": "runtime/session",
     "verify.h": "runtime/session",

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cuda_runtime.h>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -36,10 +37,17 @@ class CudaDevice final : public Device {
   Status fill_zero(Buffer& buffer, std::int64_t offset, std::int64_t bytes) override;
   bool uses_host_memory() const override { return false; }
   Status synchronize() override;
+  std::int64_t free_memory() override;
+  Result<double> read_bandwidth(std::int64_t bytes) override;
   /// The stream is held from begin_run() to end_run(), so that no other thread's work gets into a
   /// recording.
   void begin_run() override;
   void end_run() override { stream_mutex_.unlock(); }
+  /// Names the kernel for a profiler where KRAIT_NVTX is set, and waits for it where KRAIT_SYNC is,
+  /// so that an error names its op.
+  Status run(const Kernel& kernel, const Call& call, const Launch& launch) override;
+  Result<std::unique_ptr<TimeMarks>> time_marks(int count) override;
+  /// Null where KRAIT_NVTX or KRAIT_SYNC ask to see the kernels one by one.
   Result<std::unique_ptr<Recording>> record(const std::function<Status()>& body) override;
 
   cudaStream_t stream() const { return stream_; }
@@ -61,8 +69,10 @@ class CudaDevice final : public Device {
   int shared_bytes_;
   bool early_launch_;
   int compute_capability_;
+  bool names_kernels_, waits_for_kernels_;
   DeviceInfo info_;
   std::mutex stream_mutex_;
+  std::map<std::int64_t, double> read_bandwidths_;  ///< by bytes
   std::unique_ptr<Products> products_;
   std::unique_ptr<Staging> staging_;
 };

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 #include "backends/cuda/cublaslt.h"
@@ -9,6 +10,9 @@
 
 namespace krait::cuda {
 namespace {
+
+/// What an error says that comes from a kernel, nobody knows which.
+constexpr const char* kQueued = "work queued before (KRAIT_SYNC=1 names the op)";
 
 /// Uploads up to this size are not worth a detour.
 constexpr std::int64_t kSmallUpload = 64 << 10;
@@ -106,6 +110,8 @@ CudaDevice::CudaDevice(int index, cudaStream_t stream, const cudaDeviceProp& pro
       shared_bytes_(static_cast<int>(properties.sharedMemPerBlockOptin)),
       early_launch_(properties.major >= 9 && compiled_for_early_launch()),
       compute_capability_(properties.major * 10 + properties.minor),
+      names_kernels_(std::getenv("KRAIT_NVTX") != nullptr),
+      waits_for_kernels_(std::getenv("KRAIT_SYNC") != nullptr),
       info_(describe(index, properties)) {}
 
 Result<std::shared_ptr<Device>> CudaDevice::open(int index) {
@@ -162,7 +168,7 @@ Status CudaDevice::download(const Buffer& from, std::int64_t offset, void* to, s
   KRAIT_TRY(check(cudaMemcpyAsync(to, address(from, offset), static_cast<std::size_t>(bytes),
                                   cudaMemcpyDeviceToHost, stream_),
                   "download"));
-  return check(cudaStreamSynchronize(stream_), "download");
+  return check(cudaStreamSynchronize(stream_), kQueued);
 }
 
 Status CudaDevice::copy(const Buffer& from, std::int64_t from_offset, Buffer& to,
@@ -190,6 +196,7 @@ void CudaDevice::begin_run() {
 }
 
 Result<std::unique_ptr<Recording>> CudaDevice::record(const std::function<Status()>& body) {
+  if (names_kernels_ || waits_for_kernels_) return std::unique_ptr<Recording>();
   KRAIT_TRY(check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "recording"));
   const Status queued = body();
   cudaGraph_t graph = nullptr;
@@ -203,8 +210,17 @@ Result<std::unique_ptr<Recording>> CudaDevice::record(const std::function<Status
   return std::unique_ptr<Recording>(new CudaRecording(executable, stream_));
 }
 
+std::int64_t CudaDevice::free_memory() {
+  std::size_t free = 0, total = 0;
+  if (cudaSetDevice(index_) != cudaSuccess || cudaMemGetInfo(&free, &total) != cudaSuccess) {
+    cudaGetLastError();
+    return 0;
+  }
+  return static_cast<std::int64_t>(free);
+}
+
 Status CudaDevice::synchronize() {
-  return check(cudaStreamSynchronize(stream_), "work queued before");
+  return check(cudaStreamSynchronize(stream_), kQueued);
 }
 
 namespace {

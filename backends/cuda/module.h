@@ -17,7 +17,7 @@ inline constexpr const char* kModuleEntry = "krait_cuda_module";
 /// backends/backend.h or ops/op.h changes what a module sees between versions.
 inline constexpr std::int64_t kModuleVersion = KRAIT_VERSION_MAJOR * 1'000'000'000LL +
                                                KRAIT_VERSION_MINOR * 1'000'000LL +
-                                               KRAIT_VERSION_PATCH * 1'000LL + 4;
+                                               KRAIT_VERSION_PATCH * 1'000LL + 5;
 
 /// Null if `version` is not the module's own.
 using ModuleEntry = const Backend*(std::int64_t version);

@@ -1,6 +1,7 @@
 #include "runtime/plan/weight_store.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "backends/host_memory.h"
 #include "ops/case.h"
@@ -135,7 +136,17 @@ Result<TensorView> WeightStore::get(ir::Id value, const WeightLayout* layout) {
   const bool copied = layout || !device_->uses_host_memory();
   if (!weight.empty() && copied) source_->release(weight);
   packed_.emplace(key, view);
+  // Another layout of a value that was there already is no progress.
+  const auto of_value = packed_.lower_bound({value, std::string_view()});
+  const auto next = std::next(of_value);
+  const bool first = next == packed_.end() || next->first.first != value;
+  if (first && placed_) placed_(bytes_of(declared.type.dtype, declared.type.shape.elements()));
   return view;
+}
+
+void WeightStore::observe(std::function<void(std::int64_t)> placed) {
+  const std::lock_guard lock(mutex_);
+  placed_ = std::move(placed);
 }
 
 std::int64_t WeightStore::allocated_bytes() const {

@@ -1,6 +1,7 @@
 // The weights of one model on one device: each tensor packed once per layout, shared by all plans.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -36,6 +37,8 @@ class WeightStore {
   /// A weight of the graph, or the result of a constant node, as `layout` wants it (null: as
   /// stored). Packs or computes it the first time. Safe from several threads.
   Result<TensorView> get(ir::Id value, const WeightLayout* layout);
+  /// `placed` is called with the bytes of every value that get() places first; null for nobody.
+  void observe(std::function<void(std::int64_t bytes)> placed);
   /// Bytes that this store allocated; mapped files do not count.
   std::int64_t allocated_bytes() const;
 
@@ -56,6 +59,7 @@ class WeightStore {
   mutable std::mutex mutex_;
   std::map<std::pair<ir::Id, std::string_view>, TensorView> packed_;  ///< by value and layout
   std::vector<std::unique_ptr<Buffer>> buffers_;
+  std::function<void(std::int64_t)> placed_;
 };
 
 }  // namespace krait

@@ -19,8 +19,7 @@ class CheckpointWeights final : public WeightSource {
     return dense_view(const_cast<std::byte*>(tensor->data), tensor->dtype, tensor->shape);
   }
   void release(std::string_view name) const override {
-    if (const CheckpointTensor* tensor = checkpoint_->find(name))
-      checkpoint_->release(*tensor);
+    if (const CheckpointTensor* tensor = checkpoint_->find(name)) checkpoint_->release(*tensor);
   }
   void release_part(std::string_view name, std::int64_t offset, std::int64_t bytes) const override {
     if (const CheckpointTensor* tensor = checkpoint_->find(name))
@@ -67,6 +66,37 @@ Result<Program> Program::create(const Model& model, std::shared_ptr<Device> devi
     auto source = std::make_shared<CheckpointWeights>(model.impl().checkpoint);
     return Program(std::make_shared<Impl>(model, std::move(device), options, std::move(graph),
                                           std::move(bounds), std::move(source)));
+  });
+}
+
+Status Program::prepare(
+    const std::function<void(std::int64_t done, std::int64_t total)>& progress) const {
+  return guarded([&]() -> Status {
+    const ir::Graph& graph = *impl_->ir;
+    std::vector<bool> constant(graph.values.size()), used(graph.values.size());
+    for (std::size_t id = 0; id < graph.values.size(); ++id)
+      constant[id] = graph.values[id].kind == ir::Kind::weight;
+    for (const ir::Node& node : graph.nodes) {
+      for (const ir::Id id : node.constant ? node.outputs : node.inputs) {
+        if (id == ir::kNone) continue;
+        (node.constant ? constant : used)[static_cast<std::size_t>(id)] = true;
+      }
+    }
+    std::int64_t total = 0;
+    for (std::size_t id = 0; id < graph.values.size(); ++id) {
+      const Type& type = graph.values[id].type;
+      if (constant[id] && used[id]) total += bytes_of(type.dtype, type.shape.elements());
+    }
+    if (progress) {
+      impl_->weights.observe([progress, total, done = std::int64_t{0}](std::int64_t bytes) mutable {
+        progress(done += bytes, total);
+      });
+    }
+    // Every plan takes the same weights; that of a step is the smallest.
+    const Status planned = impl_->plan({1, 1, 1, 1, true}).status();
+    impl_->weights.observe(nullptr);
+    KRAIT_TRY(planned);
+    return impl_->device->synchronize();
   });
 }
 

@@ -153,6 +153,7 @@ struct Session::Impl {
   }
 
   Status check_segments(std::span<const Segment> segments) const;
+  void pack(std::span<const Segment> segments);
   Result<std::vector<std::int32_t>> run_greedy(std::span<const Segment> segments, int count);
   Status run_pieces(std::span<const Piece> pieces, Rows which);
 };
@@ -247,20 +248,26 @@ Status Session::Impl::run_pieces(std::span<const Piece> pieces, Rows which) {
   return {};
 }
 
-Result<std::vector<std::int32_t>> Session::Impl::run_greedy(std::span<const Segment> segments,
-                                                            int count) {
-  const auto sequences = static_cast<std::int64_t>(segments.size());
+/// Makes whole segments the call in flight, with logits of their last tokens.
+void Session::Impl::pack(std::span<const Segment> segments) {
   tokens.clear();
   starts.assign(1, 0);
   slot_in.clear();
+  slot_out.clear();
   rows.clear();
   for (const Segment& segment : segments) {
-    rows.push_back(static_cast<std::int32_t>(tokens.size()));
-    tokens.push_back(segment.tokens[0]);
+    tokens.insert(tokens.end(), segment.tokens.begin(), segment.tokens.end());
     starts.push_back(static_cast<std::int32_t>(tokens.size()));
+    rows.push_back(static_cast<std::int32_t>(tokens.size()) - 1);
     slot_in.push_back(segment.slot_in);
+    slot_out.push_back(segment.slot_out);
   }
-  slot_out = slot_in;
+}
+
+Result<std::vector<std::int32_t>> Session::Impl::run_greedy(std::span<const Segment> segments,
+                                                            int count) {
+  const auto sequences = static_cast<std::int64_t>(segments.size());
+  pack(segments);
   const Feed feed{"tokens", dense_view(tokens.data(), DType::i32, {sequences})};
   KRAIT_ASSIGN(Execution * execution,
                upload({sequences, sequences, sequences, 0, true, true}, {&feed, 1}));
@@ -390,6 +397,41 @@ Result<std::vector<std::int32_t>> Session::greedy(std::span<const std::int32_t> 
     }
     KRAIT_TRY(impl_->check_segments(segments));
     return impl_->run_greedy(segments, count);
+  });
+}
+
+Result<Profile> Session::profile(std::span<const std::int32_t> tokens, std::span<const int> slots,
+                                 int repetitions) {
+  if (!impl_) return moved_from();
+  return guarded([&]() -> Result<Profile> {
+    Impl& impl = *impl_;
+    if (slots.empty() || tokens.empty() || tokens.size() % slots.size() != 0) {
+      return invalid("profile: expected as many tokens for each of the slots, got ", tokens.size(),
+                     " tokens and ", slots.size(), " slots");
+    }
+    if (tokens.size() > static_cast<std::size_t>(impl.options.chunk)) {
+      return invalid("profile: expected at most ", impl.options.chunk,
+                     " tokens; raise SessionOptions::chunk");
+    }
+    if (repetitions < 1) return invalid("profile: expected at least 1 run, got ", repetitions);
+    const std::size_t share = tokens.size() / slots.size();
+    std::vector<Segment> segments;
+    for (std::size_t s = 0; s < slots.size(); ++s) {
+      KRAIT_TRY(impl.check_slot(slots[s]));
+      segments.push_back({tokens.subspan(s * share, share), slots[s], slots[s]});
+    }
+    KRAIT_TRY(impl.check_segments(segments));
+    impl.pack(segments);
+    const auto count = static_cast<std::int64_t>(tokens.size());
+    const auto sequences = static_cast<std::int64_t>(slots.size());
+    const Sizes sizes{count, sequences, sequences, 0, share == 1, share == 1};
+    const Feed feed{"tokens", dense_view(impl.tokens.data(), DType::i32, {count})};
+    const auto upload = [&] { return impl.upload(sizes, {&feed, 1}); };
+    KRAIT_ASSIGN(Execution * execution, upload());
+    KRAIT_ASSIGN(Profile profile,
+                 execution->profile(repetitions, [&] { return upload().status(); }));
+    for (const int slot : slots) KRAIT_TRY(reset(slot));
+    return profile;
   });
 }
 

@@ -59,6 +59,21 @@ class Generate(unittest.TestCase):
         self.assertLess(result["generated_tokens"], 40)
         self.assertEqual(before, text_of("-p", PROMPT, "-n", 40, "--stop", "afraid"))
 
+    def test_text_made_on_the_device_is_that_of_single_steps(self):
+        # With --state-out the text is made step by step; the state has then seen the last token.
+        with tempfile.TemporaryDirectory() as folder:
+            steps = ("--state-out", pathlib.Path(folder) / "a.state")
+            for device in ("cpu", "reference"):
+                for options, ahead in ((("-n", 40), 1), (("-n", 1), 1),
+                                       (("-n", 40, "--stop", "afraid"), 0)):
+                    with self.subTest(device=device, options=options):
+                        common = ("generate", "-m", MODEL, "-p", PROMPT, "--device", device,
+                                  *options)
+                        whole, stepped = krait_json(*common), krait_json(*common, *steps)
+                        for key in ("text", "stopped", "generated_tokens"):
+                            self.assertEqual(stepped[key], whole[key])
+                        self.assertEqual(stepped["position"], whole["position"] + ahead)
+
     def test_progress_of_a_long_prompt(self):
         # A bar appears after a second: the prompt grows until this machine is busy for longer.
         repeats, seconds = 6, 0

@@ -95,8 +95,10 @@ class Conform(unittest.TestCase):
 
 
 class Bench(unittest.TestCase):
-    KEYS = {"model", "device", "weights", "activations", "threads", "batch", "test",
-            "tokens_per_second", "sd", "bytes_per_token", "bandwidth_fraction"}
+    KEYS = {"model", "device", "weights", "activations", "threads", "test", "batch",
+            "tokens_per_second", "sd", "bytes_per_token", "bandwidth_fraction", "load_seconds",
+            "load_bytes_per_second"}
+    NODE = {"op", "kernel", "shapes", "count", "seconds", "bytes", "flops", "bandwidth_fraction"}
 
     def test_devices_side_by_side(self):
         rows = krait_json("bench", "-m", TINY, "--device", "cpu,reference", "-p", 8, "-n", 4,
@@ -110,10 +112,41 @@ class Bench(unittest.TestCase):
             self.assertEqual(("mamba-1", "exact"), (row["model"], row["activations"]))
 
     def test_markdown(self):
-        lines = krait("bench", "-m", TINY, "-p", 8, "-n", 0, "-r", 1).stdout.splitlines()
+        done = krait("bench", "-m", TINY, "-p", 8, "-n", 0, "-r", 1)
+        lines = done.stdout.splitlines()
         self.assertEqual(3, len(lines))
         self.assertIn("| pp8 |", lines[2])
         self.assertEqual({line.count("|") for line in lines}, {lines[0].count("|")})
+        self.assertRegex(done.stderr, r"cpu: weights in place after \d\.\d+ s, \d+\.\d+ GB/s")
+
+    def test_profile(self):
+        rows = krait_json("bench", "-m", TINY, "--device", "cpu,reference", "-p", 8, "-n", 4,
+                          "-b", "1,3", "-r", 2, "-t", 1, "--profile")
+        self.assertEqual([("pp8", 1), ("tg4", 1), ("tg4", 3)] * 2,
+                         [(row["test"], row["batch"]) for row in rows])
+        for row in rows:
+            self.assertEqual(self.KEYS | {"profile"}, set(row))
+            self.assertEqual({"run_seconds", "nodes"}, set(row["profile"]))
+            self.assertGreater(row["profile"]["run_seconds"], 0)
+            nodes = row["profile"]["nodes"]
+            for node in nodes:
+                self.assertEqual(self.NODE, set(node))
+                self.assertEqual(row["device"] == "cpu", node["bandwidth_fraction"] is not None)
+            self.assertEqual(row["test"] == "tg4", "argmax" in {node["op"] for node in nodes})
+            # One line per kernel and shape.
+            names = [(node["op"], node["kernel"], node["shapes"]) for node in nodes]
+            self.assertEqual(len(names), len(set(names)))
+
+    def test_profile_as_tables(self):
+        out = krait("bench", "-m", TINY, "-p", 8, "-n", 4, "-r", 1, "--profile").stdout
+        tables = out.rstrip("\n").split("\n\n")
+        self.assertEqual(2, len(tables))
+        for title, table in zip(("pp8, batch 1", "tg4, batch 1"), tables):
+            lines = table.splitlines()
+            self.assertIn(title, lines[0])
+            self.assertEqual(1, len({line.count("|") for line in lines[1:]}))
+            self.assertIn("| nodes together |", lines[-2])
+            self.assertIn("| one run |", lines[-1])
 
     def test_published_shape(self):
         rows = krait_json("bench", "--shape", "mamba-130m", "--weights", "bf16", "-p", 0, "-n", 2,

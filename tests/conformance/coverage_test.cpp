@@ -15,7 +15,7 @@ namespace {
 
 using Table = nlohmann::json;  // [variant][op][types] = "11 pass, 2 unsupported"
 
-const std::string kFile = KRAIT_SOURCE_DIR "/tests/conformance/coverage.json";
+const std::filesystem::path kFile = test::source_dir() / "tests/conformance/coverage.json";
 
 Table read_table() {
   std::ifstream file(kFile);

@@ -296,7 +296,7 @@ double bits_per_byte(const Model& model, std::string_view text, Activations acti
 // native, q4_k +0.006 both.
 TEST(QuantizeGolden, BitsPerByteHardlyChange) {
   const std::string book =
-      test::read_file(fs::path(KRAIT_SOURCE_DIR) / "tests/golden/data/carroll-alice.txt");
+      test::read_file(test::source_dir() / "tests/golden/data/carroll-alice.txt");
   const std::string_view text = std::string_view(book).substr(0, book.find('\n', 20000));
   const test::TemporaryFolder folder;
   const double before = bits_per_byte(classics(), text, Activations::exact);

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/helpers/files.h"
 #include <krait/tokenizer.h>
 
 namespace krait {
@@ -17,7 +18,7 @@ namespace {
 using Json = nlohmann::json;
 using Ids = std::vector<std::int32_t>;
 
-const std::filesystem::path kRoot = KRAIT_SOURCE_DIR;
+const std::filesystem::path kRoot = test::source_dir();
 const std::filesystem::path kData = kRoot / "tests" / "golden" / "data";
 
 std::string read(const std::filesystem::path& path) {

@@ -16,6 +16,7 @@ class CudaTest : public testing::Test {
     device_ = *std::move(opened);
   }
   Device& device() { return *device_; }
+  const std::shared_ptr<Device>& shared() const { return device_; }
 
  private:
   std::shared_ptr<Device> device_;

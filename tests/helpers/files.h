@@ -16,15 +16,21 @@
 
 namespace krait::test {
 
+/// The repository, for its data. The environment variable of the same name says where that is on
+/// machines that only run the tests.
+inline std::filesystem::path source_dir() {
+  const char* variable = std::getenv("KRAIT_SOURCE_DIR");
+  return variable ? variable : KRAIT_SOURCE_DIR;
+}
+
 /// The folder with ops/ and models/ made by other implementations; KRAIT_GOLDENS names another.
 inline std::filesystem::path goldens() {
   const char* variable = std::getenv("KRAIT_GOLDENS");
-  return variable ? std::filesystem::path(variable)
-                  : std::filesystem::path(KRAIT_SOURCE_DIR) / "tests" / "golden" / "data";
+  return variable ? std::filesystem::path(variable) : source_dir() / "tests" / "golden" / "data";
 }
 
 inline std::filesystem::path assets() {
-  return std::filesystem::path(KRAIT_SOURCE_DIR) / "assets";
+  return source_dir() / "assets";
 }
 
 /// An empty folder that goes with the object.

@@ -19,13 +19,17 @@ inline ir::PassContext reference_context() {
 inline ir::Graph run_pass(std::string_view pass_name, const std::string& before,
                           const ir::PassContext& context = reference_context()) {
   ir::Graph graph = must(ir::parse(before));
-  for (const ir::Pass& pass : ir::all_passes()) {
-    if (pass.name != pass_name) continue;
-    EXPECT_TRUE(is_ok(pass.run(graph, context)));
-    ir::tidy(graph);
-    EXPECT_TRUE(is_ok(ir::verify(graph)));
-    return graph;
-  }
+  const auto run = [&](std::span<const ir::Pass> passes, void (*tidy_up)(ir::Graph&)) {
+    for (const ir::Pass& pass : passes) {
+      if (pass.name != pass_name) continue;
+      EXPECT_TRUE(is_ok(pass.run(graph, context)));
+      tidy_up(graph);
+      EXPECT_TRUE(is_ok(ir::verify(graph)));
+      return true;
+    }
+    return false;
+  };
+  if (run(ir::all_passes(), ir::tidy) || run(ir::plan_passes(), ir::drop_dead_nodes)) return graph;
   ADD_FAILURE() << "there is no pass " << pass_name;
   return graph;
 }

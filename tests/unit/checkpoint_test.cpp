@@ -8,6 +8,8 @@
 #include <unistd.h>
 #include <vector>
 
+#include "tests/helpers/files.h"
+
 namespace krait {
 namespace {
 
@@ -63,8 +65,7 @@ class CheckpointTest : public testing::Test {
 };
 
 TEST_F(CheckpointTest, OpensWhatTransformersWrote) {
-  const auto checkpoint =
-      opened(fs::path(KRAIT_SOURCE_DIR) / "tests/golden/data/models/falcon-mamba-1");
+  const auto checkpoint = opened(test::source_dir() / "tests/golden/data/models/falcon-mamba-1");
   ASSERT_TRUE(checkpoint);
   EXPECT_EQ(checkpoint->config()["model_type"], "falcon_mamba");
   EXPECT_EQ(checkpoint->tensors().size(), 32u);
@@ -76,7 +77,7 @@ TEST_F(CheckpointTest, OpensWhatTransformersWrote) {
 }
 
 TEST_F(CheckpointTest, OpensTheShippedModel) {
-  const auto checkpoint = opened(fs::path(KRAIT_SOURCE_DIR) / "assets/classics-mamba");
+  const auto checkpoint = opened(test::source_dir() / "assets/classics-mamba");
   ASSERT_TRUE(checkpoint);
   EXPECT_GT(checkpoint->bytes(), 11'000'000);
   const auto tokenizer = checkpoint->read_sibling("tokenizer.json");
@@ -174,7 +175,7 @@ TEST_F(CheckpointTest, SendsPicklesToTheConverter) {
   write("pytorch_model.bin", "PK");
   expect_refused(folder_, Code::unsupported, "scripts/convert_checkpoint.py");
   expect_refused(folder_ / "pytorch_model.bin", Code::unsupported, "convert_checkpoint.py");
-  EXPECT_TRUE(fs::exists(fs::path(KRAIT_SOURCE_DIR) / "scripts/convert_checkpoint.py"));
+  EXPECT_TRUE(fs::exists(test::source_dir() / "scripts/convert_checkpoint.py"));
 }
 
 TEST_F(CheckpointTest, CopiesMisalignedTensors) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "runtime/core/try.h"
+#include "tests/helpers/files.h"
 
 namespace krait {
 namespace {
@@ -94,7 +95,7 @@ void expect_value_refused(const char* key, const Json& value, Code code, std::st
 }
 
 Result<MambaConfig> parse_folder(const std::string& folder) {
-  KRAIT_ASSIGN(const auto checkpoint, Checkpoint::open(KRAIT_SOURCE_DIR "/" + folder));
+  KRAIT_ASSIGN(const auto checkpoint, Checkpoint::open(test::source_dir() / folder));
   return parse_mamba_config(checkpoint->config(), *checkpoint);
 }
 

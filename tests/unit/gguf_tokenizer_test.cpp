@@ -152,8 +152,8 @@ struct Written {
 };
 
 Json vectors(const std::string& name) {
-  return Json::parse(test::read_file(std::filesystem::path(KRAIT_SOURCE_DIR) / "tests" / "golden" /
-                                     "data" / "tokenizer_vectors" / (name + ".json")));
+  return Json::parse(test::read_file(test::source_dir() / "tests" / "golden" / "data" /
+                                     "tokenizer_vectors" / (name + ".json")));
 }
 
 /// For every variant of a file that the arrays can express: the ids are those of its JSON without
@@ -249,8 +249,8 @@ TEST(GgufTokenizer, WhatTheArraysCannotExpressComesAsJson) {
 }
 
 TEST(GgufTokenizer, NeoxKeepsItsNormaliserThroughTheJson) {
-  const std::string json = test::read_file(std::filesystem::path(KRAIT_SOURCE_DIR) /
-                                           "tests/golden/data/gpt-neox-20b.json");
+  const std::string json =
+      test::read_file(test::source_dir() / "tests/golden/data/gpt-neox-20b.json");
   const Written written(json, {50280, 0, 0}, true);
   EXPECT_TRUE(written.expressed);
   const Tokenizer tokenizer = must(gguf_tokenizer(written.file()));

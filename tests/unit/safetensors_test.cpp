@@ -10,6 +10,7 @@
 
 #include "runtime/core/json.h"
 #include "runtime/model/mapped_file.h"
+#include "tests/helpers/files.h"
 
 namespace krait {
 namespace {
@@ -68,7 +69,7 @@ TEST(Safetensors, ReadsTensorsAndMetadata) {
 }
 
 TEST(Safetensors, ReadsWhatOtherLibrariesWrote) {
-  const fs::path root = KRAIT_SOURCE_DIR;
+  const fs::path root = test::source_dir();
   const auto file =
       MappedFile::open(root / "tests/golden/data/models/mamba-bias-n8-1/model.safetensors");
   ASSERT_TRUE(file.ok()) << file.message();

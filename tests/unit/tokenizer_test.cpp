@@ -12,6 +12,7 @@
 
 #include "runtime/text/byte_alphabet.h"
 #include "runtime/text/unicode.h"
+#include "tests/helpers/files.h"
 #include <krait/tokenizer.h>
 
 namespace krait {
@@ -547,14 +548,14 @@ TEST(Tokenizer, LoadNamesTheFile) {
   ASSERT_FALSE(missing.ok());
   EXPECT_EQ(missing.status().code(), Code::not_found);
   EXPECT_NE(missing.message().find("/nonexistent/tokenizer.json"), std::string::npos);
-  const std::filesystem::path root = KRAIT_SOURCE_DIR;
+  const std::filesystem::path root = test::source_dir();
   const auto other = Tokenizer::load(root / "assets" / "classics-mamba" / "config.json");
   expect_refused(other, Code::corrupt, "config.json: [tokenizer] model");
   EXPECT_TRUE(Tokenizer::load(root / "assets" / "classics-mamba").ok());
 }
 
 TEST(Tokenizer, ServesSeveralThreadsAtOnce) {
-  const std::filesystem::path root = KRAIT_SOURCE_DIR;
+  const std::filesystem::path root = test::source_dir();
   const Tokenizer tokenizer = must(Tokenizer::load(root / "assets" / "classics-mamba"));
   const std::string text =
       "It was a dark and stormy night; the captain's \xE2\x80\x9Cship\xE2\x80\x9D ";

@@ -8,6 +8,7 @@
 #include <krait/graph.h>
 #include <krait/model.h>
 #include <krait/ops.h>
+#include <krait/profile.h>
 #include <krait/quantize.h>
 #include <krait/sampler.h>
 #include <krait/session.h>

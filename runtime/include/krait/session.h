@@ -14,6 +14,7 @@
 #include <krait/device.h>
 #include <krait/export.h>
 #include <krait/model.h>
+#include <krait/profile.h>
 #include <krait/status.h>
 
 namespace krait {
@@ -28,6 +29,11 @@ class KRAIT_API Program {
  public:
   static Result<Program> create(const Model& model, std::shared_ptr<Device> device,
                                 const ProgramOptions& options = {});
+
+  /// Brings the weights to the device, which otherwise happens with the first call. `progress`, if
+  /// given, is called with the bytes of the weights placed so far, and of all.
+  Status prepare(
+      const std::function<void(std::int64_t done, std::int64_t total)>& progress = nullptr) const;
 
   const Model& model() const;
   const DeviceInfo& device() const;
@@ -142,6 +148,12 @@ class KRAIT_API Session {
   /// second ones, …; the last ones have not been consumed yet.
   Result<std::vector<std::int32_t>> greedy(std::span<const std::int32_t> tokens,
                                            std::span<const int> slots, int count);
+
+  /// Where the time goes when the sequences in `slots` consume equal shares of `tokens` in one
+  /// call: one token each is a step of greedy(), more are a prefill. Runs it `repetitions` times
+  /// as a whole and as often node by node, and resets the slots.
+  Result<Profile> profile(std::span<const std::int32_t> tokens, std::span<const int> slots,
+                          int repetitions);
 
   /// For an embedder's graph: one packed call of at most `chunk` tokens. Each segment's `tokens` is
   /// ignored but for its length; `feeds` provide every input other than starts, slot_in, slot_out
