@@ -19,8 +19,7 @@ class CheckpointWeights final : public WeightSource {
     return dense_view(const_cast<std::byte*>(tensor->data), tensor->dtype, tensor->shape);
   }
   void release(std::string_view name) const override {
-    if (const CheckpointTensor* tensor = checkpoint_->find(name))
-      checkpoint_->release(*tensor);
+    if (const CheckpointTensor* tensor = checkpoint_->find(name)) checkpoint_->release(*tensor);
   }
   void release_part(std::string_view name, std::int64_t offset, std::int64_t bytes) const override {
     if (const CheckpointTensor* tensor = checkpoint_->find(name))
