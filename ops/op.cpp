@@ -1,5 +1,6 @@
 #include "ops/op.h"
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 
@@ -188,7 +189,8 @@ Result<Shape> view_shape(const Op& op, const Shape& shape, const Attrs& attrs) {
     }
     KRAIT_ASSIGN(const TensorView view, op.view(dense_view(nullptr, DType::f32, concrete), attrs));
     result = shape_of(view);
-    for (int axis = 0; axis < shape.rank(); ++axis) {
+    // kMaxRank: gcc 14 does not see that no shape has more axes, and warns.
+    for (int axis = 0; axis < std::min(shape.rank(), kMaxRank); ++axis) {
       if (!shape[axis].symbolic()) continue;
       if (axis >= result.rank() || result[axis] != Dim(probe)) {
         return invalid("[", op.name, "] x: axis ", axis, " of ", to_string(shape),
