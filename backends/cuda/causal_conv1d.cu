@@ -38,9 +38,9 @@ struct Args {
 
 template <class X>
 __global__ void convolve(Args<X> args) {
-  const std::int64_t d = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  const std::int64_t d = std::int64_t{blockIdx.y} * kThreads + threadIdx.x;
   if (d >= args.channels) return;
-  const std::int64_t t = blockIdx.y;
+  const std::int64_t t = blockIdx.x;
   const int s = args.sequences.of_token(t);
   const std::int64_t begin = args.sequences.starts[s];
   const int slot = args.sequences.slot_in[s];
@@ -56,9 +56,9 @@ __global__ void convolve(Args<X> args) {
 /// before it is overwritten.
 template <class X>
 __global__ void move_state(Args<X> args) {
-  const std::int64_t d = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  const std::int64_t d = std::int64_t{blockIdx.y} * kThreads + threadIdx.x;
   if (d >= args.channels) return;
-  const int s = static_cast<int>(blockIdx.y);
+  const int s = static_cast<int>(blockIdx.x);
   const int to = args.sequences.slot_out[s];
   if (to < 0) return;
   const std::int64_t begin = args.sequences.starts[s], end = args.sequences.starts[s + 1];
@@ -72,9 +72,9 @@ __global__ void move_state(Args<X> args) {
 template <class X>
 __global__ void step(Args<X> args) {
   wait_for_inputs();
-  const std::int64_t d = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  const std::int64_t d = std::int64_t{blockIdx.y} * kThreads + threadIdx.x;
   if (d >= args.channels) return;
-  const int s = static_cast<int>(blockIdx.y);
+  const int s = static_cast<int>(blockIdx.x);
   const std::int64_t t = args.sequences.starts[s];
   const int from = args.sequences.slot_in[s], to = args.sequences.slot_out[s];
   float sum = args.bias ? args.bias[d] : 0.0f;
@@ -88,12 +88,7 @@ __global__ void step(Args<X> args) {
 }
 
 std::string supports(const Call& call, const Device&) {
-  std::string reason = want_float("x", call.inputs[0]);
-  if (reason.empty() && call.inputs[0].dim[0] > 65535)
-    reason = cat("at most 65535 tokens, got ", call.inputs[0].dim[0]);
-  if (reason.empty() && call.inputs[5].dim[0] > 65535)
-    reason = cat("at most 65535 sequences, got ", call.inputs[5].dim[0]);
-  return reason;
+  return want_float("x", call.inputs[0]);
 }
 
 Status run(const Call& call, const Launch& launch) {
@@ -118,16 +113,16 @@ Status run(const Call& call, const Launch& launch) {
     const unsigned columns = blocks_of(x.dim[1], kThreads);
     if (call.steps) {
       if (sequences > 0) {
-        launch_early(launch, step<X>, dim3(columns, static_cast<unsigned>(sequences)), kThreads, 0,
+        launch_early(launch, step<X>, dim3(static_cast<unsigned>(sequences), columns), kThreads, 0,
                      args);
       }
       return;
     }
     if (tokens > 0)
-      convolve<<<dim3(columns, static_cast<unsigned>(tokens)), kThreads, 0, stream_of(launch)>>>(
+      convolve<<<dim3(static_cast<unsigned>(tokens), columns), kThreads, 0, stream_of(launch)>>>(
           args);
     if (sequences > 0) {
-      move_state<<<dim3(columns, static_cast<unsigned>(sequences)), kThreads, 0,
+      move_state<<<dim3(static_cast<unsigned>(sequences), columns), kThreads, 0,
                    stream_of(launch)>>>(args);
     }
   });
