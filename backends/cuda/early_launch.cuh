@@ -1,6 +1,6 @@
 // Programmatic dependent launch: in a chain of small kernels, the blocks of the next one are set
-// up, and load what does not depend on the chain (weights), while the one before still runs. Every
-// kernel of a chain calls both functions below; a kernel launched in the plain way waits by itself.
+// up, and load what does not depend on the chain (weights), while the one before still runs. Each
+// kernel of a chain waits for the one before it by itself.
 #pragma once
 
 #include "backends/cuda/cuda.h"
