@@ -12,20 +12,20 @@ exec 2>&1
 
 # part     seconds needs       what
 table='
-setup          120 -           scripts/setup.sh
-format          15 -           clang-format on every source file
-build-dev      330 setup       preset dev: gcc, assertions, warnings are errors
-unit            40 build-dev   tests/unit
-golden          30 build-dev   tests/golden
-conformance     60 build-dev   tests/conformance
-threads         20 build-dev   tests/threads
-scripts         45 build-dev   tests/scripts, include directions
-consumer        60 build-dev   the installed package, static and shared, used by tests/consumer
-build-asan     330 setup       preset asan-ubsan: clang, every test and fuzz target
-asan           180 build-asan  unit, golden, conformance and threads, sanitized
-fuzz           120 build-asan  every target of tests/fuzz, 20 seconds each
-build-tsan      90 setup       preset tsan: tests/threads
-tsan            60 build-tsan  threads, sanitized
+setup           55 -           scripts/setup.sh
+format          10 -           clang-format on every source file
+build-dev      295 setup       preset dev: gcc, assertions, warnings are errors
+unit            25 build-dev   tests/unit
+golden          15 build-dev   tests/golden
+conformance     30 build-dev   tests/conformance
+threads          5 build-dev   tests/threads
+scripts         20 build-dev   tests/scripts, include directions
+consumer       200 build-dev   the installed package, static and shared, used by tests/consumer
+build-asan     385 setup       preset asan-ubsan: clang, every test and fuzz target
+asan           190 build-asan  unit, golden, conformance and threads, sanitized
+fuzz            90 build-asan  every target of tests/fuzz, 20 seconds each
+build-tsan     175 setup       preset tsan: tests/threads
+tsan             5 build-tsan  threads, sanitized
 '
 
 # Tests that are slow under a sanitizer and touch no memory in a way that others do not: the quality
