@@ -17,8 +17,8 @@ __device__ inline void wait_for_inputs() {
 #endif
 }
 
-/// What Launch::ahead asks for: a small kernel lets the memory fetch, meanwhile, the weights that a
-/// large one after it is going to read.
+/// What Launch::ahead asks for: a kernel that leaves the memory idle, a small one or a large one at
+/// its end, lets it fetch weights that a later large one is going to read.
 struct FetchAhead {
   const char* from;
   std::int64_t bytes;
