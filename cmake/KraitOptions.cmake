@@ -11,7 +11,7 @@ else()
     $<$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-restrict>)
 endif()
 if(KRAIT_SANITIZE)
-  target_compile_options(krait_flags INTERFACE -fsanitize=${KRAIT_SANITIZE} -fno-omit-frame-pointer -g
+  target_compile_options(krait_flags INTERFACE -fsanitize=${KRAIT_SANITIZE} -fno-omit-frame-pointer -g1
     -fno-sanitize-recover=all)
   target_link_options(krait_flags INTERFACE -fsanitize=${KRAIT_SANITIZE})
 endif()
