@@ -87,6 +87,49 @@ __global__ void step(Args<X> args) {
   args.y[t * args.y_row + d] = from_float<X>(args.silu_after ? silu(sum) : sum);
 }
 
+/// The same for the usual number of taps: a thread has a channel of a few sequences, whose states
+/// are on the way together, and before the inputs are there.
+constexpr int kUsualTaps = 4;
+constexpr int kSequences = 4;
+template <class X>
+__global__ void __launch_bounds__(kThreads) step_few(Args<X> args) {
+  const std::int64_t d = std::int64_t{blockIdx.y} * kThreads + threadIdx.x;
+  const int first = static_cast<int>(blockIdx.x) * kSequences;
+  const int count = d < args.channels ? min(kSequences, args.sequences.count - first) : 0;
+  float w[kUsualTaps] = {}, inputs[kSequences][kUsualTaps];
+  float bias = 0;
+  if (count > 0) {
+    bias = args.bias ? args.bias[d] : 0.0f;
+#pragma unroll
+    for (int k = 0; k < kUsualTaps; ++k) w[k] = args.w[d * args.w_row + k];
+  }
+#pragma unroll
+  for (int i = 0; i < kSequences; ++i) {
+    const int from = i < count ? args.sequences.slot_in[first + i] : -1;
+#pragma unroll
+    for (int k = 0; k + 1 < kUsualTaps; ++k)
+      inputs[i][k] = from >= 0 ? args.state_of(from, d)[k] : 0.0f;
+  }
+  wait_for_inputs();
+  // Sequence s has token s alone.
+#pragma unroll
+  for (int i = 0; i < kSequences; ++i) {
+    if (i < count) inputs[i][kUsualTaps - 1] = to_float(args.x[(first + i) * args.x_row + d]);
+  }
+#pragma unroll
+  for (int i = 0; i < kSequences; ++i) {
+    if (i >= count) break;
+    float sum = bias;
+#pragma unroll
+    for (int k = 0; k < kUsualTaps; ++k) sum = fmaf(w[k], inputs[i][k], sum);
+    args.y[(first + i) * args.y_row + d] = from_float<X>(args.silu_after ? silu(sum) : sum);
+    const int to = args.sequences.slot_out[first + i];
+    if (to < 0) continue;
+#pragma unroll
+    for (int k = 1; k < kUsualTaps; ++k) args.state_of(to, d)[k - 1] = inputs[i][k];
+  }
+}
+
 std::string supports(const Call& call, const Device&) {
   return want_float("x", call.inputs[0]);
 }
@@ -112,10 +155,13 @@ Status run(const Call& call, const Launch& launch) {
                         slot_out.as<const std::int32_t>(), static_cast<int>(sequences)}};
     const unsigned columns = blocks_of(x.dim[1], kThreads);
     if (call.steps) {
-      if (sequences > 0) {
+      if (sequences == 0) return;
+      if (args.taps == kUsualTaps)
+        launch_early(launch, step_few<X>, dim3(blocks_of(sequences, kSequences), columns), kThreads,
+                     0, args);
+      else
         launch_early(launch, step<X>, dim3(static_cast<unsigned>(sequences), columns), kThreads, 0,
                      args);
-      }
       return;
     }
     if (tokens > 0)

@@ -19,8 +19,11 @@ namespace krait::cuda {
 
 constexpr int kGemvThreads = 512;  ///< of a block; one block per multiprocessor stages inputs once
 constexpr int kGemvWarps = kGemvThreads / 32;
-constexpr int kGemvGroup = 2;   ///< packs that a lane asks for and uses together
-constexpr int kGemvTokens = 8;  ///< more are better served by other kernels
+constexpr int kGemvGroup = 2;  ///< packs that a lane asks for and uses together
+/// More are better served by other kernels: where activations may be rounded, by products on tensor
+/// cores, which read the weights once for any number of tokens.
+constexpr int kGemvTokens = 8;
+constexpr int kGemvTokensNative = 4;
 
 /// Groups in the ring: one in use, the others on the way. Without asynchronous copies there is
 /// nothing to hold, and less shared memory.
@@ -329,9 +332,11 @@ inline GemvInput gemv_input(const TensorView& x, const TensorView& norm_weight, 
 }
 
 /// Why a product of few tokens cannot be run by gemv; empty if it can.
-inline std::string gemv_supports(const TensorView& x, const TensorView& w, const TensorView& y,
+inline std::string gemv_supports(const Call& call, const TensorView& x, const TensorView& w,
                                  const Device& device) {
-  if (x.dim[0] > kGemvTokens) return cat("for at most ", kGemvTokens, " tokens, got ", x.dim[0]);
+  const TensorView& y = call.outputs[0];
+  const int tokens = call.native ? kGemvTokensNative : kGemvTokens;
+  if (x.dim[0] > tokens) return cat("for at most ", tokens, " tokens, got ", x.dim[0]);
   std::string reason = want_float("x", x);
   if (reason.empty()) reason = want_float("w", w);
   if (reason.empty()) reason = want_float("y", y);

@@ -77,7 +77,7 @@ std::string supports(const Call& call, const Device& device) {
     return cat("for at most ", kMostTaps, " taps, got ", conv_w.dim[1]);
   if (x.dtype != DType::f32 || norm_weight.dtype != DType::f32)
     return "x and norm_weight: expected f32";
-  return gemv_supports(x, w, call.outputs[0], device);
+  return gemv_supports(call, x, w, device);
 }
 
 Status run(const Call& call, const Launch& launch) {

@@ -46,7 +46,7 @@ void with_types(const Call& call, Body&& body) {
 }
 
 std::string supports_gemv(const Call& call, const Device& device) {
-  return gemv_supports(call.inputs[0], call.inputs[1], call.outputs[0], device);
+  return gemv_supports(call, call.inputs[0], call.inputs[1], device);
 }
 
 Status run_few(const Call& call, const Launch& launch) {

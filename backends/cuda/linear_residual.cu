@@ -7,7 +7,7 @@ namespace {
 std::string supports(const Call& call, const Device& device) {
   const auto [x, w, bias, residual] = call.in<4>();
   if (residual.dtype != DType::f32) return "residual: expected f32";
-  return gemv_supports(x, w, call.outputs[0], device);
+  return gemv_supports(call, x, w, device);
 }
 
 Status run(const Call& call, const Launch& launch) {

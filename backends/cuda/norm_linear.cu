@@ -8,7 +8,7 @@ std::string supports(const Call& call, const Device& device) {
   const auto [x, norm_weight, w, bias] = call.in<4>();
   if (x.dtype != DType::f32 || norm_weight.dtype != DType::f32)
     return "x and norm_weight: expected f32";
-  return gemv_supports(x, w, call.outputs[0], device);
+  return gemv_supports(call, x, w, device);
 }
 
 Status run(const Call& call, const Launch& launch) {

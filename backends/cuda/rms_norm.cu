@@ -25,52 +25,62 @@ struct Args {
 };
 
 /// Elements of a row that a thread keeps from the sum of squares to the output, so that each is
-/// read once and all reads are on the way together; longer rows are read again.
+/// read once; longer rows are read again.
 constexpr int kKept = 12;
 
 template <class X, class Y>
 __global__ void __launch_bounds__(kThreads) rms_norm(Args<X> args, Y* y, std::int64_t y_row) {
-  wait_for_inputs();
   const std::int64_t t = blockIdx.x;
   const std::int64_t d0 = blockIdx.y * args.width;
+  const auto at = [&](int j) { return threadIdx.x + std::int64_t{j} * kThreads; };
+  float weight[kKept];
+#pragma unroll
+  for (int j = 0; j < kKept; ++j)
+    weight[j] = args.weight && at(j) < args.width ? args.weight[d0 + at(j)] : 1.0f;
+  wait_for_inputs();
   // v = (x + residual)·silu(gate)
-  const auto value = [&](std::int64_t i) {
-    const std::int64_t d = d0 + i;
-    float v = to_float(args.x[t * args.x_row + d]);
-    if (args.residual) {
-      v += args.residual[t * args.residual_row + d];
-      args.sum[t * args.sum_row + d] = v;
-    }
-    if (args.gate && !args.norm_before_gate) v *= silu(to_float(args.gate[t * args.gate_row + d]));
-    return v;
+  const auto summed = [&](std::int64_t i) {
+    const float x = to_float(args.x[t * args.x_row + d0 + i]);
+    return args.residual ? x + args.residual[t * args.residual_row + d0 + i] : x;
   };
+  const auto gated = [&](std::int64_t i, float v) {
+    if (!args.gate || args.norm_before_gate) return v;
+    return v * silu(to_float(args.gate[t * args.gate_row + d0 + i]));
+  };
+  const auto keep_sum = [&](std::int64_t i, float v) {
+    if (args.residual) args.sum[t * args.sum_row + d0 + i] = v;
+  };
+  // All reads before the first store, behind which, for all the compiler knows, others might
+  // change.
   float kept[kKept];
+#pragma unroll
+  for (int j = 0; j < kKept; ++j) kept[j] = at(j) < args.width ? summed(at(j)) : 0.0f;
   float squares = 0;
 #pragma unroll
   for (int j = 0; j < kKept; ++j) {
-    const std::int64_t i = threadIdx.x + j * kThreads;
-    kept[j] = i < args.width ? value(i) : 0.0f;
+    if (at(j) >= args.width) break;
+    keep_sum(at(j), kept[j]);
+    kept[j] = gated(at(j), kept[j]);
     squares = fmaf(kept[j], kept[j], squares);
   }
-  for (std::int64_t i = threadIdx.x + kKept * kThreads; i < args.width; i += kThreads) {
-    const float v = value(i);
+  for (std::int64_t i = at(kKept); i < args.width; i += kThreads) {
+    const float sum = summed(i), v = gated(i, sum);
+    keep_sum(i, sum);
     squares = fmaf(v, v, squares);
   }
   const float scale = 1.0f / sqrtf(block_sum(squares) / static_cast<float>(args.width) + args.eps);
-  const auto store = [&](std::int64_t i, float v) {
-    const std::int64_t d = d0 + i;
-    v *= scale;
-    if (args.weight) v *= args.weight[d];
-    if (args.gate && args.norm_before_gate) v *= silu(to_float(args.gate[t * args.gate_row + d]));
-    y[t * y_row + d] = from_float<Y>(v);
+  const auto store = [&](std::int64_t i, float v, float w) {
+    v *= scale * w;
+    if (args.gate && args.norm_before_gate)
+      v *= silu(to_float(args.gate[t * args.gate_row + d0 + i]));
+    y[t * y_row + d0 + i] = from_float<Y>(v);
   };
 #pragma unroll
   for (int j = 0; j < kKept; ++j) {
-    const std::int64_t i = threadIdx.x + j * kThreads;
-    if (i < args.width) store(i, kept[j]);
+    if (at(j) < args.width) store(at(j), kept[j], weight[j]);
   }
-  for (std::int64_t i = threadIdx.x + kKept * kThreads; i < args.width; i += kThreads)
-    store(i, value(i));
+  for (std::int64_t i = at(kKept); i < args.width; i += kThreads)
+    store(i, gated(i, summed(i)), args.weight ? args.weight[d0 + i] : 1.0f);
 }
 
 std::string supports(const Call& call, const Device&) {

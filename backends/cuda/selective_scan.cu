@@ -1,7 +1,8 @@
 // selective_scan: sequential in time, parallel over sequences, channels and states. A channel's
 // states are split over a few lanes and stay in their registers; y is added up over those lanes.
-#include "backends/cuda/cuda.h"
+// Decoding is bound by reading and writing the states.
 #include "backends/cuda/discretise.cuh"
+#include "backends/cuda/early_launch.cuh"
 #include "backends/cuda/numeric.cuh"
 #include "backends/cuda/sequences.cuh"
 #include "runtime/core/try.h"
@@ -84,6 +85,82 @@ __global__ void __launch_bounds__(kThreads) scan(Args<X> args) {
   }
 }
 
+/// Four neighbours as float32.
+__device__ inline float4 load_four(const float* from) {
+  return *reinterpret_cast<const float4*>(from);
+}
+template <class X>
+__device__ inline float4 load_four(const X* from) {
+  const uint2 bits = *reinterpret_cast<const uint2*>(from);
+  const X(&x)[4] = reinterpret_cast<const X(&)[4]>(bits);
+  return {to_float(x[0]), to_float(x[1]), to_float(x[2]), to_float(x[3])};
+}
+
+/// Decoding, where `lanes` times four are all states of a channel. The lanes of a channel advance a
+/// few sequences, whose states are on the way together, and before the inputs are there.
+constexpr int kSequences = 4;
+template <Discretisation rule, int lanes, class X>
+__global__ void __launch_bounds__(kThreads) step(Args<X> args) {
+  const int lane = static_cast<int>(threadIdx.x) % lanes;
+  const std::int64_t d = std::int64_t{blockIdx.x} * (kThreads / lanes) + threadIdx.x / lanes;
+  // Lanes beyond the last channel take part in the sums of their warp, but touch no memory.
+  const bool active = d < args.channels;
+  const std::int64_t channel = active ? d : 0;
+  const int first = static_cast<int>(blockIdx.y) * kSequences;
+  const int count = min(kSequences, args.sequences.count - first);
+  const auto state_of = [&](int slot) {
+    return reinterpret_cast<float4*>(args.state) + (slot * args.channels + channel) * lanes + lane;
+  };
+  const float4 A = load_four(args.A + channel * args.A_row + 4 * lane);
+  const float bias = args.dt_bias ? args.dt_bias[channel] : 0.0f;
+  const float skip = args.skip ? args.skip[channel] : 0.0f;
+  float4 h[kSequences];
+#pragma unroll
+  for (int i = 0; i < kSequences; ++i) {
+    const int from = i < count ? args.sequences.slot_in[first + i] : -1;
+    h[i] = from >= 0 ? *state_of(from) : float4{};
+  }
+
+  wait_for_inputs();
+  const std::int64_t group = channel / args.channels_per_group;
+  const X* const B_from = args.B + group * args.B_group + 4 * lane;
+  const X* const C_from = args.C + group * args.C_group + 4 * lane;
+  float dt[kSequences], u[kSequences], z[kSequences];
+  float4 B[kSequences], C[kSequences];
+#pragma unroll
+  for (int i = 0; i < kSequences; ++i) {
+    const std::int64_t t = first + min(i, count - 1);  // sequence s has token s alone
+    dt[i] = args.dt[t * args.dt_row + channel];
+    u[i] = to_float(args.u[t * args.u_row + channel]);
+    z[i] = args.z ? to_float(args.z[t * args.z_row + channel]) : 0.0f;
+    B[i] = load_four(B_from + t * args.B_row);
+    C[i] = load_four(C_from + t * args.C_row);
+  }
+#pragma unroll
+  for (int i = 0; i < kSequences; ++i) {
+    if (i >= count) break;
+    const int t = first + i, to = args.sequences.slot_out[t];
+    float step = dt[i] + bias;
+    if (args.dt_softplus) step = softplus(step);
+    const float input = step * u[i];
+    h[i] = {advance<rule>(h[i].x, step * A.x, B[i].x, input),
+            advance<rule>(h[i].y, step * A.y, B[i].y, input),
+            advance<rule>(h[i].z, step * A.z, B[i].z, input),
+            advance<rule>(h[i].w, step * A.w, B[i].w, input)};
+    float y = fmaf(C[i].w, h[i].w, fmaf(C[i].z, h[i].z, fmaf(C[i].y, h[i].y, C[i].x * h[i].x)));
+#pragma unroll
+    for (int offset = lanes / 2; offset > 0; offset /= 2)
+      y += __shfl_xor_sync(0xffffffffu, y, offset);
+    if (!active) continue;
+    if (lane == 0) {
+      if (args.skip) y = fmaf(skip, u[i], y);
+      if (args.z) y *= silu(z[i]);
+      args.y[t * args.y_row + channel] = from_float<X>(y);
+    }
+    if (to >= 0) *state_of(to) = h[i];
+  }
+}
+
 constexpr int kMostStates = 1024;
 
 std::string supports(const Call& call, const Device&) {
@@ -103,6 +180,26 @@ std::string supports(const Call& call, const Device&) {
   return reason;
 }
 
+/// Whether step() can read four states, and four elements of B and C, at a time.
+template <class X>
+bool in_fours(const Args<X>& args) {
+  const auto aligned = [](const void* at, std::size_t bytes) {
+    return reinterpret_cast<std::uintptr_t>(at) % bytes == 0;
+  };
+  return args.A_row % 4 == 0 && args.B_row % 4 == 0 && args.B_group % 4 == 0 &&
+         args.C_row % 4 == 0 && args.C_group % 4 == 0 && aligned(args.A, 16) &&
+         aligned(args.state, 16) && aligned(args.B, 4 * sizeof(X)) &&
+         aligned(args.C, 4 * sizeof(X));
+}
+
+template <Discretisation rule, int lanes, class X>
+void launch_step(const Launch& launch, const Args<X>& args) {
+  launch_early(
+      launch, step<rule, lanes, X>,
+      dim3(blocks_of(args.channels, kThreads / lanes), blocks_of(args.sequences.count, kSequences)),
+      kThreads, 0, args);
+}
+
 template <Discretisation rule, int lanes, int per_lane, class X>
 void launch_scan(const Args<X>& args, cudaStream_t stream) {
   const dim3 grid(blocks_of(args.channels, kThreads / lanes),
@@ -112,7 +209,13 @@ void launch_scan(const Args<X>& args, cudaStream_t stream) {
 
 /// Lanes per channel and states per lane that hold N states.
 template <Discretisation rule, class X>
-void launch_for_states(const Args<X>& args, cudaStream_t stream) {
+void launch_for_states(const Launch& launch, const Args<X>& args, bool steps) {
+  const cudaStream_t stream = stream_of(launch);
+  if (steps && in_fours(args)) {
+    if (args.states == 16) return launch_step<rule, 4>(launch, args);
+    if (args.states == 64) return launch_step<rule, 16>(launch, args);
+    if (args.states == 128) return launch_step<rule, 32>(launch, args);
+  }
   if (args.states <= 4) return launch_scan<rule, 1, 4>(args, stream);
   if (args.states <= 16) return launch_scan<rule, 4, 4>(args, stream);
   if (args.states <= 64) return launch_scan<rule, 8, 8>(args, stream);
@@ -121,16 +224,16 @@ void launch_for_states(const Args<X>& args, cudaStream_t stream) {
 }
 
 template <class X>
-void launch_for_rule(Discretisation rule, const Args<X>& args, cudaStream_t stream) {
+void launch_for_rule(const Launch& launch, Discretisation rule, const Args<X>& args, bool steps) {
   switch (rule) {
     case Discretisation::mamba:
-      return launch_for_states<Discretisation::mamba>(args, stream);
+      return launch_for_states<Discretisation::mamba>(launch, args, steps);
     case Discretisation::zoh:
-      return launch_for_states<Discretisation::zoh>(args, stream);
+      return launch_for_states<Discretisation::zoh>(launch, args, steps);
     case Discretisation::euler:
-      return launch_for_states<Discretisation::euler>(args, stream);
+      return launch_for_states<Discretisation::euler>(launch, args, steps);
     case Discretisation::bilinear:
-      return launch_for_states<Discretisation::bilinear>(args, stream);
+      return launch_for_states<Discretisation::bilinear>(launch, args, steps);
   }
 }
 
@@ -165,7 +268,7 @@ Status run(const Call& call, const Launch& launch) {
     args.dt_softplus = call.flag("dt_softplus");
     args.sequences = {starts.as<const std::int32_t>(), slot_in.as<const std::int32_t>(),
                       slot_out.as<const std::int32_t>(), static_cast<int>(slot_in.dim[0])};
-    launch_for_rule(call.choice<Discretisation>("discretisation"), args, stream_of(launch));
+    launch_for_rule(launch, call.choice<Discretisation>("discretisation"), args, call.steps);
   });
   return launched(call);
 }
