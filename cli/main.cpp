@@ -10,8 +10,10 @@
 #define KRAIT_TEXT_(x) #x
 #define KRAIT_TEXT(x) KRAIT_TEXT_(x)
 
-int main(int argc, char** argv) {
-  using namespace krait::cli;
+namespace krait::cli {
+namespace {
+
+int run(int argc, char** argv) {
   CLI::App app{"Krait: a portable compute runtime for Mamba state-space models", "krait"};
   app.set_version_flag("--version", "krait " KRAIT_TEXT(KRAIT_VERSION_MAJOR) "." KRAIT_TEXT(
                                         KRAIT_VERSION_MINOR) "." KRAIT_TEXT(KRAIT_VERSION_PATCH));
@@ -35,13 +37,22 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
+  if (action) return action();
+  if (list_devices) return list_devices_table(false);
+  std::fputs(app.help().c_str(), stderr);
+  return 2;
+}
+
+}  // namespace
+}  // namespace krait::cli
+
+int main(int argc, char** argv) {
   try {
-    if (action) return action();
-    if (list_devices) return list_devices_table(false);
+    return krait::cli::run(argc, argv);
   } catch (const std::exception& error) {  // what the standard library throws, such as no memory
     std::fprintf(stderr, "krait: %s\n", error.what());
-    return 2;
+  } catch (...) {
+    std::fputs("krait: something failed and did not say what\n", stderr);
   }
-  std::fputs(app.help().c_str(), stderr);
   return 2;
 }

@@ -1,6 +1,7 @@
 #include <cmath>
 #include <cstdio>
 #include <iostream>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -18,7 +19,7 @@ struct Options {
 
 /// −log p(id) under softmax(logits), in float64: log Σ exp(l − max) + max − l[id].
 double nll(std::span<const float> logits, std::int32_t id) {
-  double largest = -INFINITY;
+  double largest = -std::numeric_limits<double>::infinity();
   for (const float logit : logits) largest = std::max(largest, static_cast<double>(logit));
   double sum = 0;
   for (const float logit : logits) sum += std::exp(logit - largest);

@@ -272,7 +272,7 @@ void tidy(Graph& graph) {
   // Declared values stay; results that no node yields any more go.
   std::vector<char> keep(graph.values.size());
   for (std::size_t id = 0; id < graph.values.size(); ++id)
-    keep[id] = graph.values[id].kind != Kind::result;
+    keep[id] = static_cast<char>(graph.values[id].kind != Kind::result);
   for (const Node& node : graph.nodes) {
     for (const Id id : node.outputs) {
       if (id != kNone) keep[static_cast<std::size_t>(id)] = 1;

@@ -93,7 +93,7 @@ const Op cast_op{
     .cases =
         [] {
           std::vector<Case> list;
-          for (Case c : cases()) {
+          for (const Case& c : cases()) {
             for (const DType to : {DType::f32, DType::f16, DType::bf16}) {
               Case one = c;
               one.name += "-to-" + std::string(name(to));

@@ -2,12 +2,13 @@
 #pragma once
 
 #include <cmath>
+#include <limits>
 
 namespace krait {
 
 /// silu(x) = x / (1 + e⁻ˣ). At −∞ the limit 0, not −∞/∞.
 inline double silu64(double x) {
-  if (x == -INFINITY) return 0;
+  if (x == -std::numeric_limits<double>::infinity()) return 0;
   return x / (1 + std::exp(-x));
 }
 

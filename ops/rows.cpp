@@ -1,6 +1,7 @@
 // Ops that pick rows or positions: embedding, gather_rows, argmax, top_k.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "ops/case.h"
@@ -31,7 +32,9 @@ Cost rows_cost(const TensorView& table, const TensorView& y) {
 std::vector<std::int64_t> ranked(const Tensor64& x, std::int64_t m) {
   std::vector<std::int64_t> order(static_cast<std::size_t>(x.dim[1]));
   std::iota(order.begin(), order.end(), 0);
-  const auto key = [&](std::int64_t i) { return std::isnan(x(m, i)) ? -INFINITY : x(m, i); };
+  const auto key = [&](std::int64_t i) {
+    return std::isnan(x(m, i)) ? -std::numeric_limits<double>::infinity() : x(m, i);
+  };
   std::stable_sort(order.begin(), order.end(),
                    [&](std::int64_t a, std::int64_t b) { return key(a) > key(b); });
   return order;

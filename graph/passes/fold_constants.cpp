@@ -7,7 +7,7 @@ namespace krait::ir {
 Status fold_constants(Graph& graph, const PassContext&) {
   std::vector<char> constant(graph.values.size());
   for (std::size_t id = 0; id < graph.values.size(); ++id) {
-    constant[id] = graph.values[id].kind == Kind::weight;
+    constant[id] = static_cast<char>(graph.values[id].kind == Kind::weight);
   }
   for (Node& node : graph.nodes) {
     node.constant = true;
@@ -15,7 +15,7 @@ Status fold_constants(Graph& graph, const PassContext&) {
       if (id != kNone && !constant[static_cast<std::size_t>(id)]) node.constant = false;
     }
     for (const Id id : node.outputs) {
-      if (id != kNone) constant[static_cast<std::size_t>(id)] = node.constant;
+      if (id != kNone) constant[static_cast<std::size_t>(id)] = static_cast<char>(node.constant);
     }
   }
   return {};

@@ -9,7 +9,7 @@ Status remove_dead(Graph& graph, const PassContext&) {
   const std::vector<int> uses = use_counts(graph);
   std::vector<char> keep(graph.values.size());
   for (std::size_t id = 0; id < keep.size(); ++id) {
-    keep[id] = graph.values[id].kind != Kind::weight || uses[id] > 0;
+    keep[id] = static_cast<char>(graph.values[id].kind != Kind::weight || uses[id] > 0);
   }
   keep_values(graph, keep);
   return {};

@@ -96,7 +96,8 @@ void to_values(const Block& block, const std::uint8_t* q, float* y) {
 void to_values(const BlockQ6_K& block, const std::uint8_t* q, float* y) {
   const float d = to_float(block.d);
   for (int i = 0; i < 256; ++i) {
-    y[i] = d * static_cast<float>(block.scales[i / 16]) * static_cast<float>(q[i] - 32);
+    const int part = i / 16;
+    y[i] = d * static_cast<float>(block.scales[part]) * static_cast<float>(q[i] - 32);
   }
 }
 

@@ -114,8 +114,9 @@ class Builder {
   bool parse_error(std::size_t, const std::string&, const Json::exception& error) {
     // The library's message ends in the text it last read, as long as the file makes it: drop it.
     std::string reason = error.what();
-    if (const auto begin = reason.find("] "); begin != reason.npos) reason.erase(0, begin + 2);
-    if (const auto begin = reason.find("syntax error"); begin != reason.npos)
+    if (const auto begin = reason.find("] "); begin != std::string_view::npos)
+      reason.erase(0, begin + 2);
+    if (const auto begin = reason.find("syntax error"); begin != std::string_view::npos)
       reason.erase(0, begin);
     reason = reason.substr(0, reason.find("; last read"));
     constexpr std::size_t kLongest = 160;
@@ -177,11 +178,12 @@ class Builder {
 Result<Json> parse_json(std::string_view text, std::string_view what) {
   return guarded([&]() -> Result<Json> {
     // The parser takes a zero byte for the end of the text and would ignore what follows it.
-    if (const auto zero = text.find('\0'); zero != text.npos)
+    if (const auto zero = text.find('\0'); zero != std::string_view::npos)
       return corrupt(what, ": byte ", zero + 1, ": a zero byte, which JSON does not allow");
     std::string copy;
     std::vector<PythonNumber> numbers;
-    if (text.find("Infinity") != text.npos || text.find("NaN") != text.npos) {
+    if (text.find("Infinity") != std::string_view::npos ||
+        text.find("NaN") != std::string_view::npos) {
       copy = text;
       numbers = take_python_numbers(copy);
       text = copy;

@@ -20,7 +20,7 @@ float inverse(float x) {
 }
 /// The nearest of 0 to `last`; halves go up.
 int nearest_code(float x, int last) {
-  return static_cast<int>(std::clamp(x, 0.0f, static_cast<float>(last)) + 0.5f);
+  return static_cast<int>(std::floor(std::clamp(x, 0.0f, static_cast<float>(last)) + 0.5f));
 }
 
 // ---- Blocks of 32 -------------------------------------------------------------------------------

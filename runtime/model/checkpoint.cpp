@@ -28,7 +28,7 @@ bool is_there(const fs::path& path) {
 bool is_plain_name(std::string_view name) {
   constexpr std::string_view kSeparators("/\\:\0", 4);
   return !name.empty() && name != "." && name != ".." &&
-         name.find_first_of(kSeparators) == name.npos;
+         name.find_first_of(kSeparators) == std::string_view::npos;
 }
 
 Status needs_conversion(const fs::path& path) {

@@ -49,7 +49,7 @@ std::optional<std::pair<std::string_view, std::string_view>> in_layer(std::strin
   if (!name.starts_with(prefix)) return std::nullopt;
   name.remove_prefix(prefix.size());
   const std::size_t digits = name.find_first_not_of("0123456789");
-  if (digits == 0 || digits == name.npos || name[digits] != '.') return std::nullopt;
+  if (digits == 0 || digits == std::string_view::npos || name[digits] != '.') return std::nullopt;
   return std::pair(name.substr(0, digits), name.substr(digits + 1));
 }
 

@@ -13,7 +13,7 @@ namespace krait {
 
 /// What makes a Checkpoint (checkpoint.h) of a file. `mixer.A` stands for A_log: it holds
 /// −exp(A_log). Tensors that the architecture does not have keep the name the file gives them.
-struct GgufModel {
+struct GgufModel {  // NOLINT(bugprone-exception-escape): a null Json throws nothing
   Json config;
   std::vector<NamedTensor> tensors;
 };

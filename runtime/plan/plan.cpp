@@ -318,7 +318,7 @@ void lay_out(Plan& plan) {
 
 }  // namespace
 
-Result<std::shared_ptr<const Plan>> make_plan(std::shared_ptr<const ir::Graph> graph,
+Result<std::shared_ptr<const Plan>> make_plan(const ir::Graph& graph,
                                               std::shared_ptr<Device> device, WeightStore& weights,
                                               const Sizes& sizes, Activations activations) {
   for (const std::int64_t size : {sizes.tokens, sizes.sequences, sizes.rows, sizes.slots}) {
@@ -327,7 +327,7 @@ Result<std::shared_ptr<const Plan>> make_plan(std::shared_ptr<const ir::Graph> g
     }
   }
   auto plan = std::make_shared<Plan>();
-  ir::Graph own = *graph;
+  ir::Graph own = graph;
   if (sizes.greedy) KRAIT_TRY(add_argmax(own, plan->next, plan->tokens));
   KRAIT_ASSIGN(ir::Graph specialised,
                ir::specialise(std::move(own), {kernel_predicate(device, activations, sizes)}));

@@ -70,7 +70,7 @@ struct Plan {
   std::int64_t arena_bytes = 0;
 };
 
-Result<std::shared_ptr<const Plan>> make_plan(std::shared_ptr<const ir::Graph> graph,
+Result<std::shared_ptr<const Plan>> make_plan(const ir::Graph& graph,
                                               std::shared_ptr<Device> device, WeightStore& weights,
                                               const Sizes& sizes,
                                               Activations activations = Activations::exact);

@@ -48,7 +48,7 @@ Result<std::shared_ptr<const Plan>> Program::Impl::plan(const Sizes& sizes) {
   const std::lock_guard lock(mutex_);
   if (const auto found = plans_.find(key); found != plans_.end()) return found->second;
   KRAIT_ASSIGN(std::shared_ptr<const Plan> plan,
-               make_plan(ir, device, weights, key, options.activations));
+               make_plan(*ir, device, weights, key, options.activations));
   plans_.emplace(key, plan);
   return plan;
 }

@@ -137,7 +137,7 @@ struct Session::Impl {
   }
 
   /// Copies an arena tensor to the host as dense float32.
-  Status copy_out(const TensorView& view, float* to) {
+  Status copy_out(const TensorView& view, float* to) const {
     const TensorView dense = dense_view(to, DType::f32, shape_of(view));
     if (device().uses_host_memory()) return convert(view, dense);
     std::int64_t span = 1;

@@ -118,7 +118,7 @@ class Metaspace final : public DecodeStage {
     const bool strip = first_ && step_.strip_first;
     first_ = false;
     std::size_t done = 0;
-    for (std::size_t at; (at = piece.find(step_.marker, done)) != piece.npos;) {
+    for (std::size_t at; (at = piece.find(step_.marker, done)) != std::string_view::npos;) {
       text_.append(piece, done, at - done);
       if (!strip) text_ += ' ';
       done = at + step_.marker.size();
@@ -248,7 +248,7 @@ class Replace final : public Edit {
     // The text up to the end of the last match is certain, and so is what follows it, less an end
     // that the pattern may begin with.
     std::size_t done = 0;
-    for (std::size_t at; (at = held_.find(*literal, done)) != held_.npos;) {
+    for (std::size_t at; (at = held_.find(*literal, done)) != std::string_view::npos;) {
       done = at + literal->size();
     }
     std::size_t keep = std::min(held_.size() - done, literal->size() - 1);

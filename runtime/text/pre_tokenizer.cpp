@@ -29,7 +29,7 @@ Status for_each_element(const Split& split, std::string_view text, RegexSearch* 
       KRAIT_TRY(match(*span));
     }
   } else if (const auto* literal = std::get_if<std::string>(&split.pattern)) {
-    for (std::size_t at; (at = text.find(*literal, done)) != text.npos;) {
+    for (std::size_t at; (at = text.find(*literal, done)) != std::string_view::npos;) {
       KRAIT_TRY(match({at, at + literal->size()}));
     }
   } else {

@@ -118,7 +118,7 @@ class Translator {
   /// Copies up to and with `end`, or all the rest.
   void copy_through(std::string_view end) {
     const std::size_t found = pattern_.find(end, at_);
-    copy(found == pattern_.npos ? pattern_.size() - at_ : found + end.size() - at_);
+    copy(found == std::string_view::npos ? pattern_.size() - at_ : found + end.size() - at_);
   }
 
   /// At a backslash.
@@ -177,7 +177,8 @@ class Translator {
         break;
     }
     constexpr std::string_view kSame = "dDRXAzZntrfae";  // these mean the same in both
-    if ((is_letter(c) && kSame.find(c) == kSame.npos)) return refuse(cat("the escape \\", c));
+    if ((is_letter(c) && kSame.find(c) == std::string_view::npos))
+      return refuse(cat("the escape \\", c));
     copy(1);
     copy(char_length(static_cast<unsigned char>(peek())));
     return {};
@@ -186,7 +187,7 @@ class Translator {
   /// At \p or \P.
   Status property() {
     const std::size_t end = pattern_.find('}', at_);
-    if (peek(2) != '{' || end == pattern_.npos) {  // \pL
+    if (peek(2) != '{' || end == std::string_view::npos) {  // \pL
       copy(3);
       return {};
     }
@@ -211,7 +212,8 @@ class Translator {
         KRAIT_TRY(escape(true));
       } else if (starts("[:")) {
         const std::size_t end = pattern_.find(":]", at_);
-        const auto name = end == pattern_.npos ? "" : pattern_.substr(at_ + 2, end - at_ - 2);
+        const auto name =
+            end == std::string_view::npos ? "" : pattern_.substr(at_ + 2, end - at_ - 2);
         const std::string_view members = posix_members(name);
         if (members.empty()) return refuse("this class in brackets");
         out_ += members;

@@ -18,7 +18,7 @@ Status replace_all(const Replacement& replacement, std::string_view text, std::s
     return unsupported("[tokenizer] Replace makes more than ", limit, " bytes of ", text.size());
   };
   if (const auto* literal = std::get_if<std::string>(&replacement.pattern)) {
-    for (std::size_t at; (at = text.find(*literal, done)) != text.npos;) {
+    for (std::size_t at; (at = text.find(*literal, done)) != std::string_view::npos;) {
       KRAIT_TRY(replace({at, at + literal->size()}));
     }
   } else {

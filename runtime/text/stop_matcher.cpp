@@ -26,14 +26,14 @@ Result<std::string> StopMatcher::push(std::string_view text) {
     held_ += text;
     // The first to be complete counts, as if the text had come one character at a time; of several
     // that end together, the longest.
-    std::size_t begin = held_.npos, end = held_.npos;
+    std::size_t begin = std::string_view::npos, end = std::string_view::npos;
     for (const std::string& stop : stops_) {
       const std::size_t at = held_.find(stop);
-      if (at == held_.npos || at + stop.size() > end) continue;
+      if (at == std::string_view::npos || at + stop.size() > end) continue;
       begin = at + stop.size() < end ? at : std::min(begin, at);
       end = at + stop.size();
     }
-    if (end != held_.npos) {
+    if (end != std::string_view::npos) {
       stopped_ = true;
       held_.resize(begin);
       return std::exchange(held_, std::string());

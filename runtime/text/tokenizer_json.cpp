@@ -115,7 +115,7 @@ Result<Replacement> replacement_of(const Json& step) {
   KRAIT_ASSIGN(std::string content, text_of(step, "content"));
   if (auto* regex = std::get_if<Regex>(&pattern)) {
     // Versions of the format differ in whether $1 means a group.
-    if (content.find('$') != content.npos) {
+    if (content.find('$') != std::string_view::npos) {
       return unsupported("[tokenizer] Replace of a Regex by ", excerpt(content),
                          ": $ is not supported");
     }

@@ -91,7 +91,7 @@ Status read_sentencepiece(const TokenizerParts& parts, TokenizerSpec& spec) {
 
 Result<Merge> parse_merge(std::string_view text, std::size_t rank) {
   const std::size_t blank = text.find(' ');
-  if (blank == text.npos || text.find(' ', blank + 1) != text.npos) {
+  if (blank == std::string_view::npos || text.find(' ', blank + 1) != std::string_view::npos) {
     return corrupt("[tokenizer] merge ", rank, ": expected two pieces with a blank between, got ",
                    excerpt(text));
   }

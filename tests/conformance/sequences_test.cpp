@@ -103,6 +103,7 @@ TEST_P(Sequences, NeighboursAndTheirOrderDoNotMatter) {
     std::vector<std::vector<double>> alone;
     for (const Piece& piece : pieces) alone.push_back(call.run({piece}, *device_));
     std::vector<std::vector<double>> states;
+    states.reserve(3);
     for (int slot = 0; slot < 3; ++slot) states.push_back(call.state(slot));
     for (const std::vector<int>& order :
          {std::vector<int>{0, 1, 2}, {2, 1, 0}, {1, 2, 0}, {2, 0, 1}}) {

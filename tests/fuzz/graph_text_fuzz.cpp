@@ -63,7 +63,7 @@ void run(const std::shared_ptr<const ir::Graph>& graph, const std::shared_ptr<De
   }
   if (!check_bounds(*graph, *bounds, sizes, values).ok()) return;
   WeightStore weights(graph, std::make_shared<Zeros>(*graph), device);
-  const auto plan = make_plan(graph, device, weights, bucket(sizes));
+  const auto plan = make_plan(*graph, device, weights, bucket(sizes));
   if (!plan.ok()) return;
   const auto arena = device->allocate((*plan)->arena_bytes);
   require(arena.ok());

@@ -63,7 +63,7 @@ TEST(GgufGolden, TensorsAreWhatLlamaCppSays) {
     EXPECT_EQ(gguf.tensors().size(), expected.size()) << stem;
     for (const Json& entry : expected) {
       const std::string name = entry["name"];
-      SCOPED_TRACE(stem + " " + name);
+      SCOPED_TRACE(cat(stem, " ", name));
       const NamedTensor* tensor = gguf.find(name);
       ASSERT_NE(tensor, nullptr);
       ASSERT_EQ(tensor->problem, "");

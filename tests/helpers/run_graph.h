@@ -75,7 +75,7 @@ class GraphRun {
   }
 
   Result<std::shared_ptr<const Plan>> plan(const Sizes& sizes) {
-    return make_plan(graph_, device_, weights_, sizes);
+    return make_plan(*graph_, device_, weights_, sizes);
   }
 
   /// One packed call of sequences of these lengths, each in the slot of its number. Float inputs

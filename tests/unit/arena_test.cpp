@@ -103,6 +103,7 @@ TEST(Arena, LiveTensorsNeverOverlap) {
 TEST(Arena, ALongChainNeedsTwoPlaces) {
   // What a model's layers look like: every value dies when the next is there.
   std::vector<Lifetime> chain;
+  chain.reserve(5000);
   for (int step = 0; step < 5000; ++step) chain.push_back({1 << 20, step, step + 1});
   std::vector<std::int64_t> offsets;
   EXPECT_EQ(pack_arena(chain, offsets), 2 << 20);

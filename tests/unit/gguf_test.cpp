@@ -237,7 +237,7 @@ TEST(Gguf, RefusesBadMetadata) {
   const std::string deep_enough = GgufBytes().add("a", GgufType::array, nested).str();
   EXPECT_TRUE(is_ok(parse(deep_enough)));
   for (int depth = 4; depth < 10000; ++depth) {
-    nested = le(static_cast<std::uint32_t>(GgufType::array)) + le(std::uint64_t{1}) + nested;
+    nested.insert(0, le(static_cast<std::uint32_t>(GgufType::array)) + le(std::uint64_t{1}));
     if (depth == 4) expect_refused(GgufBytes().add("a", GgufType::array, nested), "nest deeper");
   }
   expect_refused(GgufBytes().add("a", GgufType::array, nested), "nest deeper");

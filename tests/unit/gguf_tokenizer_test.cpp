@@ -228,7 +228,7 @@ TEST(GgufTokenizer, SentencePiece) {
   EXPECT_EQ(tokenizer.eos(), 2);
   int checked = 0;
   for (const Json& each : file["variants"][0]["cases"]) {
-    if (!each.contains("text") || each["text"] == "") continue;
+    if (!each.contains("text") || each["text"].get<std::string>().empty()) continue;
     const std::string text = each["text"];
     EXPECT_EQ(must(tokenizer.encode(text)), each["ids"].get<Ids>()) << each.dump();
     EXPECT_EQ(must(tokenizer.encode(text, {.add_special = true})), each["special_ids"].get<Ids>());

@@ -2,6 +2,7 @@
 #include <string>
 
 #include "graph/ir.h"
+#include "runtime/core/try.h"
 #include "tests/helpers/devices.h"
 #include "tests/helpers/graphs.h"
 
@@ -199,7 +200,7 @@ TEST(GraphText, LongChainsAreFine) {
     std::string last = "x";
     for (int i = 0; i < kLength; ++i) {
       const std::string next = "%" + std::to_string(i);
-      text += "  " + next + ": f32[T, 8] = " + op + last + ")";
+      text += cat("  ", next, ": f32[T, 8] = ", op, last, ")");
       text += op[1] == 'l' ? " {size = 8}\n" : "\n";
       last = next;
     }

@@ -163,6 +163,7 @@ TEST(GreedySessions, ThatWereMovedFromSaySo) {
   const Session other = std::move(s);
   const std::int32_t token = 0;
   const int slot = 0;
+  // NOLINTNEXTLINE(bugprone-use-after-move): that is what this is about
   EXPECT_TRUE(is_error(s.greedy({&token, 1}, {&slot, 1}, 1), Code::invalid_argument, "moved"));
 }
 

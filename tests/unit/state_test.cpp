@@ -93,6 +93,7 @@ TEST_P(StateOn, ASnapshotDoesNotChangeWhenTheSessionGoesOn) {
   (void)must(s.prefill(text(9)));
   const State state = must(s.snapshot());
   const auto before = state_values(state);
+  // NOLINTNEXTLINE(performance-unnecessary-copy-initialization): that is what this is about
   const State copy = state;
   (void)must(s.prefill(text(9)));
   EXPECT_EQ(state_values(state), before);

@@ -430,23 +430,9 @@ TEST(StreamDecoder, PartsMakeWhatDecodeMakes) {
                         "\xC3\xA9"),
                 strip("b", 0, 2)}),
       sequence({metaspace, replace("aa", ""), step("Fuse"), replace("ba", "ab")})};
-  const std::vector<std::string> pieces = {"a",
-                                           "b",
-                                           "ab",
-                                           "aba",
-                                           "aa",
-                                           "\xE2\x96\x81",
-                                           "\xE2\x96\x81"
-                                           "a",
-                                           " ",
-                                           "<0xC3>",
-                                           "<0xA9>",
-                                           "<0x61>",
-                                           "\xC3\x83",
-                                           "\xC2\xA9",
-                                           "\xC3\xA9",
-                                           "",
-                                           "\xE6\x97\xA5"};
+  const std::vector<std::string> pieces = {
+      "a",      "b",      "ab",     "aba",      "aa",       "\xE2\x96\x81", "▁a", " ",
+      "<0xC3>", "<0xA9>", "<0x61>", "\xC3\x83", "\xC2\xA9", "\xC3\xA9",     "",   "\xE6\x97\xA5"};
   Json vocabulary = Json::object();
   for (std::size_t i = 0; i < pieces.size(); ++i) vocabulary[pieces[i]] = i;
 
@@ -506,16 +492,7 @@ TEST(TokenizerParts, AreChecked) {
 TEST(TokenizerParts, SentencePieceMergesTheHighestScoreFirst) {
   TokenizerParts parts;
   parts.kind = TokenizerParts::Kind::sentencepiece;
-  parts.pieces = {"<unk>",
-                  "<s>",
-                  "a",
-                  "b",
-                  "c",
-                  "ab",
-                  "bc",
-                  "\xE2\x96\x81",
-                  "\xE2\x96\x81"
-                  "ab"};
+  parts.pieces = {"<unk>", "<s>", "a", "b", "c", "ab", "bc", "\xE2\x96\x81", "▁ab"};
   parts.scores = {0, 0, -9, -9, -9, -2, -1, -9, -3};
   parts.added = {{.id = 0, .content = "<unk>", .special = true},
                  {.id = 1, .content = "<s>", .special = true}};
@@ -562,6 +539,7 @@ TEST(Tokenizer, ServesSeveralThreadsAtOnce) {
   const Ids expected = encode(tokenizer, text);
   std::vector<int> right(4, 0);
   std::vector<std::thread> threads;
+  threads.reserve(right.size());
   for (int& count : right) {
     threads.emplace_back([&text, &expected, &count, own = tokenizer] {
       for (int i = 0; i < 100; ++i) {

@@ -126,7 +126,8 @@ TEST_F(VerifyFile, ProgressRisesToOne) {
 }
 
 TEST_F(VerifyFile, RefusesWhatMakesNoSense) {
-  const auto refuse = [&](std::vector<NamedTensor> list, Code code, std::string_view message) {
+  const auto refuse = [&](const std::vector<NamedTensor>& list, Code code,
+                          std::string_view message) {
     EXPECT_TRUE(is_error(run(list), code, message));
   };
   std::vector<NamedTensor> list = tensors();

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/core/try.h"
 #include "tests/helpers/devices.h"
 #include "tests/helpers/far_device.h"
 #include "tests/helpers/graphs.h"
@@ -189,8 +190,7 @@ TEST_F(Store, SharedOperandsAreComputedOnce) {
   std::string text = "graph g {\n  weight a: f32[2, 3]\n  const %0: f32[2, 3] = neg(x: a)\n";
   for (int i = 1; i <= 60; ++i) {
     const std::string before = std::to_string(i - 1);
-    text += "  const %" + std::to_string(i) + ": f32[2, 3] = add(x: %" + before + ", y: %" +
-            before + ")\n";
+    text += cat("  const %", i, ": f32[2, 3] = add(x: %", before, ", y: %", before, ")\n");
   }
   make(text + "}\n");
   EXPECT_EQ(floats(result(60))[0], -0x1p60f);
