@@ -123,7 +123,7 @@ struct Session::Impl {
     return last = execution;
   }
 
-  Result<std::vector<float>> fetch(std::string_view name) {
+  Result<std::vector<float>> fetch(std::string_view name) const {
     for (const ir::Output& output : graph().outputs) {
       if (output.name != name) continue;
       if (!last) return invalid("output ", name, ": nothing has run yet");
