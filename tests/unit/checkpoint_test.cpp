@@ -5,6 +5,7 @@
 #include <fstream>
 #include <gtest/gtest.h>
 #include <string>
+#include <string_view>
 #include <unistd.h>
 #include <vector>
 
@@ -14,6 +15,10 @@ namespace krait {
 namespace {
 
 namespace fs = std::filesystem;
+
+std::string_view bytes(const void* data, std::size_t count) {
+  return {static_cast<const char*>(data), count};
+}
 
 class CheckpointTest : public testing::Test {
  protected:
@@ -193,9 +198,9 @@ TEST_F(CheckpointTest, CopiesMisalignedTensors) {
   const CheckpointTensor* tensor = checkpoint->find("f");
   ASSERT_TRUE(tensor);
   EXPECT_TRUE(is_aligned(*tensor));
-  EXPECT_EQ(std::memcmp(tensor->data, values, sizeof values), 0);
+  EXPECT_EQ(bytes(tensor->data, sizeof values), bytes(values, sizeof values));
   checkpoint->release(*tensor);
-  EXPECT_EQ(std::memcmp(tensor->data, values, sizeof values), 0);
+  EXPECT_EQ(bytes(tensor->data, sizeof values), bytes(values, sizeof values));
 }
 
 TEST_F(CheckpointTest, KeepsUnusableTensorsApartFromAbsentOnes) {
@@ -225,7 +230,7 @@ TEST_F(CheckpointTest, ReleasedTensorsAreReadAgain) {
   const CheckpointTensor* read = checkpoint->find("w");
   ASSERT_TRUE(read);
   checkpoint->release(*read);
-  EXPECT_EQ(std::memcmp(read->data, values.data(), 400000), 0);
+  EXPECT_TRUE(bytes(read->data, 400000) == bytes(values.data(), 400000));
 }
 
 TEST_F(CheckpointTest, ReadsSiblingsByPlainNameOnly) {
