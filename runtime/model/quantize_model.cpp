@@ -98,12 +98,12 @@ class Converter {
     };
     const std::int64_t chunks = std::max<std::int64_t>((rows + step - 1) / step, 1);
     const auto helpers = static_cast<std::size_t>(std::min<std::int64_t>(threads_, chunks) - 1);
-    std::vector<Status> results(helpers);
+    std::vector<Status> results(helpers + 1);  // never moved while helpers write to it
     {
       std::vector<std::jthread> threads;
       for (std::size_t i = 0; i < helpers; ++i)
         threads.emplace_back([&, i] { results[i] = work(false); });
-      results.push_back(work(true));
+      results.back() = work(true);
     }
     for (Status& result : results) KRAIT_TRY(std::move(result));
     done_ += from.elements();
