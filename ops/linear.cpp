@@ -1,5 +1,6 @@
 // linear: y = x wᵀ + bias.
 #include <cmath>
+#include <numeric>
 
 #include "ops/case.h"
 #include "ops/enums.h"
@@ -19,9 +20,8 @@ const Op linear_op{
           const auto [x, w, bias] = call.in<3>();
           for (std::int64_t t = 0; t < x.dim[0]; ++t) {
             for (std::int64_t o = 0; o < w.dim[0]; ++o) {
-              double sum = bias ? bias(o) : 0;
-              for (std::int64_t i = 0; i < w.dim[1]; ++i) sum += x(t, i) * w(o, i);
-              call.outputs[0](t, o) = sum;
+              call.outputs[0](t, o) =
+                  std::inner_product(x.row(t), x.row(t) + x.dim[1], w.row(o), bias ? bias(o) : 0.0);
             }
           }
         },

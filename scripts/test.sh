@@ -31,7 +31,7 @@ tsan             5 build-tsan  threads, sanitized
 # Tests that are slow under a sanitizer and touch no memory in a way that others do not: the quality
 # of quantised models, linear once more for every number of threads, and the instruction set that is
 # tested under its own name, too.
-repeats='BitsPerByteHardlyChange|SameBitsForAnyNumberOfThreadsAndEveryTime/linear($|[^_])|NoneIsLost/cpu($|[^_])'
+repeats='BitsPerByteHardlyChange|SameBitsForAnyNumberOfThreadsAndEveryTime/linear($|[^_])|NoneIsLost/.*_on_cpu($|[^_])'
 
 run_part() {
   case $1 in

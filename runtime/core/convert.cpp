@@ -114,7 +114,7 @@ void convert_row(DType from_type, const std::byte* from, DType to_type, std::byt
   const Store store = storer(to_type);
   const std::int64_t from_bytes = info(from_type).block_bytes;
   const std::int64_t to_bytes = info(to_type).block_bytes;
-  for (std::int64_t i = 0; i < count; ++i) store(to + i * to_bytes, load(from + i * from_bytes));
+  for (; count > 0; --count, from += from_bytes, to += to_bytes) store(to, load(from));
 }
 
 /// Whether the rows of `view` are whole blocks, and begin at whole blocks.
