@@ -39,8 +39,9 @@ struct Weight {
 class KRAIT_API Model {
  public:
   /// A folder as Hugging Face or mamba_ssm publish it: config.json with model.safetensors or
-  /// shards; or a GGUF file, or a folder with one. Tensors stay in the mapped files. Errors:
-  /// not_found, corrupt, unsupported.
+  /// shards; or a GGUF file, or a folder with one. Tensors stay in the mapped files: replace those
+  /// by renaming another over them, since the system ends a process (SIGBUS) that reads a mapped
+  /// file which has been cut short. Errors: not_found, corrupt, unsupported.
   static Result<Model> load(const std::filesystem::path& path);
   /// A graph of one's own. Every weight the graph names must be given, in the declared type and
   /// number of elements.
