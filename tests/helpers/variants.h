@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdlib>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,11 @@ struct Variant {
   std::string forced;  ///< "avx2": only kernels of this name run; empty for the device's own choice
   std::string name() const { return forced.empty() ? device : device + " " + forced; }
 };
+
+/// For the names that ctest shows.
+inline void PrintTo(const Variant& variant, std::ostream* out) {
+  *out << variant.name();
+}
 
 inline std::vector<Variant> variants() {
   std::vector<Variant> list;

@@ -35,8 +35,8 @@ struct ConformResult {
 };
 
 struct ConformOptions {
-  std::string op;         ///< only this op; empty for all
-  std::string case_name;  ///< only this case; empty for all
+  std::string op = {};         ///< only this op; empty for all
+  std::string case_name = {};  ///< only this case; empty for all
 };
 
 /// Runs every op × dtype × case on each device and calls `report` with each result as it comes,
