@@ -11,7 +11,9 @@ fail() { say "error: $*"; exit 1; }
 
 # A compiler cache turns a rebuild after a fresh clone into seconds. Objects are shared between
 # clones and build folders, so paths are made relative.
-if command -v ccache >/dev/null; then
+use_compiler_cache() {
+  command -v ccache >/dev/null || return 0
   export CMAKE_C_COMPILER_LAUNCHER=ccache CMAKE_CXX_COMPILER_LAUNCHER=ccache
   export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1
-fi
+}
+use_compiler_cache

@@ -14,18 +14,18 @@ exec 2>&1
 table='
 setup           55 -           scripts/setup.sh
 format          10 -           clang-format on every source file
-build-dev      295 setup       preset dev: gcc, assertions, warnings are errors
-unit            25 build-dev   tests/unit
+build-dev      400 setup       preset dev: gcc, assertions, warnings are errors
+unit            30 build-dev   tests/unit
 golden          15 build-dev   tests/golden
 conformance     30 build-dev   tests/conformance
 threads          5 build-dev   tests/threads
 scripts         20 build-dev   tests/scripts, include directions
-consumer       200 build-dev   the installed package, static and shared, used by tests/consumer
-build-asan     385 setup       preset asan-ubsan: clang, every test and fuzz target
-asan           190 build-asan  unit, golden, conformance and threads, sanitized
+consumer       100 build-dev   the installed package, static and shared, used by tests/consumer
+build-asan     400 setup       preset asan-ubsan: clang, every test and fuzz target
+asan           200 build-asan  unit, golden, conformance and threads, sanitized
 fuzz            90 build-asan  every target of tests/fuzz, 20 seconds each
-build-tsan     175 setup       preset tsan: tests/threads
-tsan             5 build-tsan  threads, sanitized
+build-tsan     135 setup       preset tsan: tests/threads
+tsan            10 build-tsan  threads, sanitized
 '
 
 # Tests that are slow under a sanitizer and touch no memory in a way that others do not: the quality
@@ -74,6 +74,7 @@ check_format() {
 
 # build PRESET [cmake --build arguments]
 build() {
+  use_compiler_cache  # which the part setup may just have installed
   cmake --preset "$1" >"build/$1.log" 2>&1 || { cat "build/$1.log" && return 1; }
   # -k 0: show every error, not only the first.
   timeout --foreground -k 10 "$hard_limit" \
