@@ -25,7 +25,7 @@ inline std::vector<std::string> device_names() {
 }
 
 /// A small model of tests/golden/data/models: "mamba-1", "mamba-bias-n8-1", "falcon-mamba-1".
-inline const Model& golden_model(const std::string& name) {
+inline Model golden_model(const std::string& name) {
   static std::map<std::string, Model> models;
   auto found = models.find(name);
   if (found == models.end()) {
@@ -35,8 +35,8 @@ inline const Model& golden_model(const std::string& name) {
 }
 
 /// Made once per device and model: tests are many.
-inline const Program& golden_program(const std::string& device_name,
-                                     const std::string& model_name = "mamba-1") {
+inline Program golden_program(const std::string& device_name,
+                              const std::string& model_name = "mamba-1") {
   static std::map<std::pair<std::string, std::string>, Program> programs;
   const std::pair key(device_name, model_name);
   auto found = programs.find(key);

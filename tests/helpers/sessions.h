@@ -35,8 +35,8 @@ inline std::vector<std::string> session_devices() {
 }
 
 /// A program of a golden model, kept like golden_program().
-inline const Program& session_program(const std::string& device_name,
-                                      const std::string& model = "mamba-1") {
+inline Program session_program(const std::string& device_name,
+                               const std::string& model = "mamba-1") {
   if (device_name != "far") return golden_program(device_name, model);
   static std::map<std::string, Program> programs;
   auto found = programs.find(model);

@@ -72,7 +72,7 @@ TEST(Threads, FingerprintsAreComputedOnce) {
 }
 
 TEST(Threads, StatesPassBetweenThreads) {
-  const Program& program = golden_program("cpu");
+  const Program program = golden_program("cpu");
   const Ids prompt = text(20);
   const State state = [&] {
     Session session = must(Session::create(program, {}));

@@ -232,7 +232,8 @@ TEST(GgufTokenizer, SentencePiece) {
     const std::string text = each["text"];
     EXPECT_EQ(must(tokenizer.encode(text)), each["ids"].get<Ids>()) << each.dump();
     EXPECT_EQ(must(tokenizer.encode(text, {.add_special = true})), each["special_ids"].get<Ids>());
-    EXPECT_EQ(must(tokenizer.decode(each["ids"].get<Ids>())), each["decoded"]) << each.dump();
+    EXPECT_EQ(must(tokenizer.decode(each["ids"].get<Ids>())), each["decoded"].get<std::string>())
+        << each.dump();
     ++checked;
   }
   EXPECT_GT(checked, 10);

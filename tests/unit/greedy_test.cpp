@@ -20,7 +20,7 @@ std::int32_t likeliest(std::span<const float> logits) {
 
 class Greedy : public testing::TestWithParam<std::string> {
  protected:
-  const Program& program() const { return test::session_program(GetParam()); }
+  Program program() const { return test::session_program(GetParam()); }
   Session session(int slots = 1, int chunk = 512) const {
     return test::session(program(), slots, chunk);
   }

@@ -63,7 +63,7 @@ TEST(PlanCache, CallsOfOneBucketShareAPlan) {
 }
 
 TEST(PlanSizes, ThatNothingCanHaveAreRefused) {
-  const Program& program = golden_program("reference");
+  const Program program = golden_program("reference");
   const std::int64_t huge = std::int64_t{1} << 40;
   for (const std::int64_t wrong : {std::int64_t{-1}, huge, INT64_MAX, INT64_MIN}) {
     EXPECT_TRUE(is_error(program.describe_plan(wrong, 1, 1), Code::invalid_argument, "sizes"));
@@ -210,7 +210,7 @@ TEST(PlanPlaces, AnInputMayBeAnOutput) {
 
 TEST(PlanKernels, EveryNodeThatComputesHasOne) {
   for (const std::string& name : test::device_names()) {
-    const Program& program = golden_program(name);
+    const Program program = golden_program(name);
     const auto plan = must(program.impl().plan({16, 1, 1, 3, false}));
     std::size_t computing = 0;
     for (const ir::Node& node : plan->graph->nodes) computing += !node.constant && !node.op->view;

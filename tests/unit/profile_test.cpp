@@ -22,7 +22,7 @@ std::shared_ptr<Device> open(const std::string& name) {
 }
 
 TEST_P(OnDevice, PreparingReportsEveryWeightOnce) {
-  const Model& model = test::golden_model("mamba-1");
+  const Model model = test::golden_model("mamba-1");
   const Program program = must(Program::create(model, open(GetParam())));
   EXPECT_EQ(program.packed_bytes(), 0);
   std::vector<std::int64_t> steps;
@@ -50,7 +50,7 @@ TEST_P(OnDevice, PreparingReportsEveryWeightOnce) {
 }
 
 TEST_P(OnDevice, AProfileHasEveryNodeOfTheCall) {
-  const Program& program = test::session_program(GetParam());
+  const Program program = test::session_program(GetParam());
   Session session = test::session(program, 3);
   const int slots[] = {0, 2};
   (void)must(session.prefill(text(4), 1));

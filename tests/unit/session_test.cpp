@@ -24,7 +24,7 @@ constexpr double kSame = 2e-6;
 
 class SessionOn : public testing::TestWithParam<std::string> {
  protected:
-  const Program& program() const { return test::session_program(GetParam()); }
+  Program program() const { return test::session_program(GetParam()); }
   Session session(int slots = 1, int chunk = 512) const {
     return test::session(program(), slots, chunk);
   }

@@ -38,7 +38,7 @@ std::vector<float> continued(const Program& program, const State& state, const I
 
 class StateOn : public testing::TestWithParam<std::string> {
  protected:
-  const Program& program() const { return test::session_program(GetParam()); }
+  Program program() const { return test::session_program(GetParam()); }
   TemporaryFolder folder_;
 };
 
@@ -72,7 +72,7 @@ TEST_P(StateOn, ContinuesOnEveryOtherDevice) {
   const auto want = test::logits_after(program(), whole);
   for (const std::string& name : test::session_devices()) {
     SCOPED_TRACE(name);
-    const Program& there = test::session_program(name);
+    const Program there = test::session_program(name);
     EXPECT_LE(rel_l2(continued(there, must(State::load(folder_ / "state", there)), tail), want),
               kSame);
     // And without a file.
@@ -127,7 +127,7 @@ TEST_P(StateOn, OutlivesItsSessionAndProgram) {
 }
 
 TEST_P(StateOn, AnotherModelsStateIsRefused) {
-  const Program& other = test::session_program(GetParam(), "falcon-mamba-1");
+  const Program other = test::session_program(GetParam(), "falcon-mamba-1");
   const State state = state_after(program(), text(6));
   ASSERT_TRUE(is_ok(state.save(folder_ / "state")));
   EXPECT_TRUE(is_error(State::load(folder_ / "state", other), Code::invalid_argument,
@@ -141,7 +141,7 @@ TEST_P(StateOn, AnotherModelsStateIsRefused) {
   EXPECT_EQ(s.position(), 4);
   // Asked for, it is taken where the shapes fit, and nowhere else.
   EXPECT_EQ(must(State::load(folder_ / "state", other, true)).position(), 6);
-  const Program& narrow = test::session_program(GetParam(), "mamba-bias-n8-1");
+  const Program narrow = test::session_program(GetParam(), "mamba-bias-n8-1");
   EXPECT_TRUE(is_error(State::load(folder_ / "state", narrow, true), Code::corrupt,
                        "tensor layers.0.conv: expected f32[144, 3], got f32[128, 3]"));
 }
@@ -173,7 +173,7 @@ class StateFile : public testing::Test {
     EXPECT_TRUE(is_error(load_changed(), code, message));
   }
 
-  const Program& program_ = test::golden_program("reference");
+  const Program program_ = test::golden_program("reference");
   TemporaryFolder folder_;
   std::filesystem::path good_ = folder_ / "good";
   std::string content_;

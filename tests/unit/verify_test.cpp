@@ -54,7 +54,7 @@ class VerifyFile : public testing::Test {
   }
   Result<VerifyReport> run() { return run(tensors()); }
 
-  const Program& program_ = test::golden_program("reference");
+  const Program program_ = test::golden_program("reference");
   test::TemporaryFolder folder_;
   Ids ids_, greedy_;
   std::vector<float> logits_;
