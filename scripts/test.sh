@@ -14,14 +14,14 @@ exec 2>&1
 table='
 setup           55 -           scripts/setup.sh
 format          10 -           clang-format on every source file
-build-dev      400 setup       preset dev: gcc, assertions, warnings are errors
+build-dev      410 setup       preset dev: gcc, assertions, warnings are errors
 unit            30 build-dev   tests/unit
 golden          15 build-dev   tests/golden
 conformance     30 build-dev   tests/conformance
 threads          5 build-dev   tests/threads
 scripts         20 build-dev   tests/scripts, include directions
-consumer       100 build-dev   the installed package, static and shared, used by tests/consumer
-build-asan     400 setup       preset asan-ubsan: clang, every test and fuzz target
+consumer        50 build-dev   the installed package, static and shared, used by tests/consumer
+build-asan     440 setup       preset asan-ubsan: clang, every test and fuzz target
 asan           200 build-asan  unit, golden, conformance and threads, sanitized
 fuzz            90 build-asan  every target of tests/fuzz, 20 seconds each
 build-tsan     135 setup       preset tsan: tests/threads
