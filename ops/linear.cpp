@@ -58,6 +58,8 @@ const Op linear_op{
           {"blocks-no-tokens", {{'I', 256}, {'O', 8}}, {0}},
           {"mamba-130m-in-proj", {{'I', 768}, {'O', 3072}}, {1}, {"bias"}},
           {"mamba-130m-x-proj", {{'I', 1536}, {'O', 80}}, {70}, {"bias"}},
+          {"mamba-2.8b-x-proj", {{'I', 5120}, {'O', 192}}, {6}},
+          {"split-tail", {{'I', 2088}, {'O', 37}}, {45}, {"bias"}},
           {"mamba-130m-out-proj", {{'I', 1536}, {'O', 768}}, {2}, {"bias"}},
           {"mamba-130m-dt-proj", {{'I', 48}, {'O', 1536}}, {19}},
           {.name = "strided",

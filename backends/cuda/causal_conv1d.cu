@@ -68,31 +68,13 @@ __global__ void move_state(Args<X> args) {
   }
 }
 
-/// Decoding: one token per sequence, so one thread can read the state and then move it on.
-template <class X>
-__global__ void step(Args<X> args) {
-  wait_for_inputs();
-  const std::int64_t d = std::int64_t{blockIdx.y} * kThreads + threadIdx.x;
-  if (d >= args.channels) return;
-  const int s = static_cast<int>(blockIdx.x);
-  const std::int64_t t = args.sequences.starts[s];
-  const int from = args.sequences.slot_in[s], to = args.sequences.slot_out[s];
-  float sum = args.bias ? args.bias[d] : 0.0f;
-  const int kept = args.taps - 1;
-  for (int k = 0; k < args.taps; ++k) {
-    const float input = args.input(t - kept + k, t, from, d);
-    sum = fmaf(args.w[d * args.w_row + k], input, sum);
-    if (to >= 0 && k > 0) args.state_of(to, d)[k - 1] = input;
-  }
-  args.y[t * args.y_row + d] = from_float<X>(args.silu_after ? silu(sum) : sum);
-}
-
-/// The same for the usual number of taps: a thread has a channel of a few sequences, whose states
-/// are on the way together, and before the inputs are there.
+/// Decoding with the usual number of taps: one token per sequence, so one thread can read the state
+/// and then move it on. A thread has a channel of a few sequences, whose states are on the way
+/// together, and before the inputs are there.
 constexpr int kUsualTaps = 4;
 constexpr int kSequences = 4;
 template <class X>
-__global__ void __launch_bounds__(kThreads) step_few(Args<X> args) {
+__global__ void __launch_bounds__(kThreads) step(Args<X> args) {
   const std::int64_t d = std::int64_t{blockIdx.y} * kThreads + threadIdx.x;
   const int first = static_cast<int>(blockIdx.x) * kSequences;
   const int count = d < args.channels ? min(kSequences, args.sequences.count - first) : 0;
@@ -154,14 +136,11 @@ Status run(const Call& call, const Launch& launch) {
                        {starts.as<const std::int32_t>(), slot_in.as<const std::int32_t>(),
                         slot_out.as<const std::int32_t>(), static_cast<int>(sequences)}};
     const unsigned columns = blocks_of(x.dim[1], kThreads);
-    if (call.steps) {
-      if (sequences == 0) return;
-      if (args.taps == kUsualTaps)
-        launch_early(launch, step_few<X>, dim3(blocks_of(sequences, kSequences), columns), kThreads,
-                     0, args);
-      else
-        launch_early(launch, step<X>, dim3(static_cast<unsigned>(sequences), columns), kThreads, 0,
+    if (call.steps && args.taps == kUsualTaps) {
+      if (sequences > 0) {
+        launch_early(launch, step<X>, dim3(blocks_of(sequences, kSequences), columns), kThreads, 0,
                      args);
+      }
       return;
     }
     if (tokens > 0)

@@ -58,7 +58,7 @@ struct GemvInput {
   int tokens, width;
   bool aligned;              ///< float32, rows and norm_weight at multiples of sixteen bytes
   const float* norm_weight;  ///< null: no normalisation
-  float eps;
+  float eps, width_reciprocal;
 
   /// Elements 4q to 4q+3 of token t; zeros beyond the last of either.
   __device__ float4 quad(int t, int q) const {
@@ -233,7 +233,7 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
     float sum = 0;
 #pragma unroll
     for (int i = 0; i < kGemvWarps; ++i) sum += squares[i][lane];
-    scale = 1.0f / sqrtf(sum / static_cast<float>(input.width) + input.eps);
+    scale = rsqrtf(fmaf(sum, input.width_reciprocal, input.eps));
   }
 
   float sums[tokens][kQuads] = {};
@@ -328,6 +328,7 @@ inline GemvInput gemv_input(const TensorView& x, const TensorView& norm_weight, 
   input.norm_weight = norm_weight.as<const float>();
   input.aligned = input.aligned && aligned_to_16(input.norm_weight);
   input.eps = static_cast<float>(eps);
+  input.width_reciprocal = 1.0f / static_cast<float>(input.width);
   return input;
 }
 

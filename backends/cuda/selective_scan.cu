@@ -96,20 +96,21 @@ __device__ inline float4 load_four(const X* from) {
   return {to_float(x[0]), to_float(x[1]), to_float(x[2]), to_float(x[3])};
 }
 
-/// Decoding, where `lanes` times four are all states of a channel. The lanes of a channel advance a
-/// few sequences, whose states are on the way together, and before the inputs are there.
+/// Decoding with the usual number of states. The lanes of a channel advance a few sequences, whose
+/// states are on the way together, and before the inputs are there.
 constexpr int kSequences = 4;
-template <Discretisation rule, int lanes, class X>
+constexpr int kLanes = 4;  ///< of a channel, each with four states
+template <Discretisation rule, class X>
 __global__ void __launch_bounds__(kThreads) step(Args<X> args) {
-  const int lane = static_cast<int>(threadIdx.x) % lanes;
-  const std::int64_t d = std::int64_t{blockIdx.x} * (kThreads / lanes) + threadIdx.x / lanes;
+  const int lane = static_cast<int>(threadIdx.x) % kLanes;
+  const std::int64_t d = std::int64_t{blockIdx.x} * (kThreads / kLanes) + threadIdx.x / kLanes;
   // Lanes beyond the last channel take part in the sums of their warp, but touch no memory.
   const bool active = d < args.channels;
   const std::int64_t channel = active ? d : 0;
   const int first = static_cast<int>(blockIdx.y) * kSequences;
   const int count = min(kSequences, args.sequences.count - first);
   const auto state_of = [&](int slot) {
-    return reinterpret_cast<float4*>(args.state) + (slot * args.channels + channel) * lanes + lane;
+    return reinterpret_cast<float4*>(args.state) + (slot * args.channels + channel) * kLanes + lane;
   };
   const float4 A = load_four(args.A + channel * args.A_row + 4 * lane);
   const float bias = args.dt_bias ? args.dt_bias[channel] : 0.0f;
@@ -149,7 +150,7 @@ __global__ void __launch_bounds__(kThreads) step(Args<X> args) {
             advance<rule>(h[i].w, step * A.w, B[i].w, input)};
     float y = fmaf(C[i].w, h[i].w, fmaf(C[i].z, h[i].z, fmaf(C[i].y, h[i].y, C[i].x * h[i].x)));
 #pragma unroll
-    for (int offset = lanes / 2; offset > 0; offset /= 2)
+    for (int offset = kLanes / 2; offset > 0; offset /= 2)
       y += __shfl_xor_sync(0xffffffffu, y, offset);
     if (!active) continue;
     if (lane == 0) {
@@ -180,24 +181,24 @@ std::string supports(const Call& call, const Device&) {
   return reason;
 }
 
-/// Whether step() can read four states, and four elements of B and C, at a time.
+/// Whether step() fits: the states, and four elements of A, B and C at a time.
 template <class X>
-bool in_fours(const Args<X>& args) {
+bool fits_step(const Args<X>& args) {
   const auto aligned = [](const void* at, std::size_t bytes) {
     return reinterpret_cast<std::uintptr_t>(at) % bytes == 0;
   };
-  return args.A_row % 4 == 0 && args.B_row % 4 == 0 && args.B_group % 4 == 0 &&
-         args.C_row % 4 == 0 && args.C_group % 4 == 0 && aligned(args.A, 16) &&
-         aligned(args.state, 16) && aligned(args.B, 4 * sizeof(X)) &&
+  return args.states == 4 * kLanes && args.A_row % 4 == 0 && args.B_row % 4 == 0 &&
+         args.B_group % 4 == 0 && args.C_row % 4 == 0 && args.C_group % 4 == 0 &&
+         aligned(args.A, 16) && aligned(args.state, 16) && aligned(args.B, 4 * sizeof(X)) &&
          aligned(args.C, 4 * sizeof(X));
 }
 
-template <Discretisation rule, int lanes, class X>
+template <Discretisation rule, class X>
 void launch_step(const Launch& launch, const Args<X>& args) {
-  launch_early(
-      launch, step<rule, lanes, X>,
-      dim3(blocks_of(args.channels, kThreads / lanes), blocks_of(args.sequences.count, kSequences)),
-      kThreads, 0, args);
+  launch_early(launch, step<rule, X>,
+               dim3(blocks_of(args.channels, kThreads / kLanes),
+                    blocks_of(args.sequences.count, kSequences)),
+               kThreads, 0, args);
 }
 
 template <Discretisation rule, int lanes, int per_lane, class X>
@@ -211,11 +212,7 @@ void launch_scan(const Args<X>& args, cudaStream_t stream) {
 template <Discretisation rule, class X>
 void launch_for_states(const Launch& launch, const Args<X>& args, bool steps) {
   const cudaStream_t stream = stream_of(launch);
-  if (steps && in_fours(args)) {
-    if (args.states == 16) return launch_step<rule, 4>(launch, args);
-    if (args.states == 64) return launch_step<rule, 16>(launch, args);
-    if (args.states == 128) return launch_step<rule, 32>(launch, args);
-  }
+  if (steps && fits_step(args)) return launch_step<rule>(launch, args);
   if (args.states <= 4) return launch_scan<rule, 1, 4>(args, stream);
   if (args.states <= 16) return launch_scan<rule, 4, 4>(args, stream);
   if (args.states <= 64) return launch_scan<rule, 8, 8>(args, stream);

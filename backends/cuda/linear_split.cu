@@ -1,0 +1,228 @@
+// linear for few outputs of many inputs, such as x_proj of several tokens: there is not enough of
+// the result for every multiprocessor, so the inputs are divided instead. A cluster of blocks makes
+// a tile of the result, every warp in it a part of each sum; the parts are added up in the blocks'
+// shared memory, which a cluster can read. Operands go from memory to registers at once: each is
+// read by one warp of the cluster.
+#include <cooperative_groups.h>
+
+#include "backends/cuda/early_launch.cuh"
+#include "backends/cuda/numeric.cuh"
+#include "runtime/core/try.h"
+
+namespace krait::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kCluster = 8;       ///< blocks
+constexpr int kTileTokens = 16;   ///< rows of one mma; a tile has one or two of them
+constexpr int kTileOutputs = 16;  ///< columns of two
+
+struct Args {
+  const __nv_bfloat16* x;
+  const __nv_bfloat16* w;
+  const float* bias;  ///< may be null
+  void* y;
+  std::int64_t x_row, y_row;
+  DType type;  ///< of y
+  int tokens, outputs, inputs;
+  bool x_aligned, w_aligned;  ///< rows begin at multiples of sixteen bytes
+};
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+#define KRAIT_CLUSTER(blocks)  // there are none; nor is the kernel launched
+#else
+#define KRAIT_CLUSTER(blocks) __cluster_dims__(blocks, 1, 1)
+#endif
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+
+constexpr int kWarps = kThreads / 32;
+constexpr int kStepInputs = 32;  ///< of two mma
+constexpr int kHeldSteps = 3;    ///< whose weights a warp loads before the inputs are there
+
+/// Elements i to i+7 of a row of `width`; zeros beyond its end.
+__device__ inline uint4 load_eight(const __nv_bfloat16* row, int i, int width, bool aligned) {
+  if (aligned && i + 8 <= width) return *reinterpret_cast<const uint4*>(row + i);
+  std::uint32_t word[4];
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    const auto bits = [&](int at) -> std::uint32_t {
+      return at < width ? __bfloat16_as_ushort(row[at]) : 0;
+    };
+    word[k] = bits(i + 2 * k) | bits(i + 2 * k + 1) << 16;
+  }
+  return {word[0], word[1], word[2], word[3]};
+}
+
+/// sum += a bᵀ, sixteen rows of a by eight of b.
+__device__ inline void multiply_add(float (&sum)[4], std::uint32_t a0, std::uint32_t a1,
+                                    std::uint32_t a2, std::uint32_t a3, std::uint32_t b0,
+                                    std::uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+#endif
+
+template <int m_tiles>
+__global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kThreads) split(Args args) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  constexpr int kElements = m_tiles * kTileTokens * kTileOutputs;
+  __shared__ float parts[kWarps][kElements];
+  namespace cg = cooperative_groups;
+  const cg::cluster_group cluster = cg::this_cluster();
+  const int rank = static_cast<int>(cluster.block_rank());
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
+  const int o0 = static_cast<int>(blockIdx.x) / kCluster * kTileOutputs;
+  const int t0 = static_cast<int>(blockIdx.y) * m_tiles * kTileTokens;
+  // A lane has the same eight columns of a step in x and in w: which of the instruction's columns
+  // they are does not matter, since it adds them all up. Rows beyond the last are the last one.
+  const int row = lane / 4, column = lane % 4 * 8;
+  const int first = rank * kWarps + warp, stride = kCluster * kWarps;
+  const int steps = (args.inputs + kStepInputs - 1) / kStepInputs;
+  const __nv_bfloat16* w_row[2];
+#pragma unroll
+  for (int n = 0; n < 2; ++n)
+    w_row[n] = args.w + std::int64_t{min(o0 + 8 * n + row, args.outputs - 1)} * args.inputs;
+  uint4 held[kHeldSteps][2];
+#pragma unroll
+  for (int i = 0; i < kHeldSteps; ++i) {
+#pragma unroll
+    for (int n = 0; n < 2; ++n)
+      held[i][n] = load_eight(w_row[n], (first + i * stride) * kStepInputs + column, args.inputs,
+                              args.w_aligned);
+  }
+  wait_for_inputs();
+
+  float sum[m_tiles][2][4] = {};
+  const auto step = [&](int s, const uint4& b0, const uint4& b1) {
+    uint4 a[m_tiles][2];
+#pragma unroll
+    for (int m = 0; m < m_tiles; ++m) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int t = min(t0 + kTileTokens * m + 8 * half + row, args.tokens - 1);
+        a[m][half] = load_eight(args.x + t * args.x_row, s * kStepInputs + column, args.inputs,
+                                args.x_aligned);
+      }
+    }
+#pragma unroll
+    for (int m = 0; m < m_tiles; ++m) {
+      const uint4 &low = a[m][0], &high = a[m][1];
+      multiply_add(sum[m][0], low.x, high.x, low.y, high.y, b0.x, b0.y);
+      multiply_add(sum[m][1], low.x, high.x, low.y, high.y, b1.x, b1.y);
+      multiply_add(sum[m][0], low.z, high.z, low.w, high.w, b0.z, b0.w);
+      multiply_add(sum[m][1], low.z, high.z, low.w, high.w, b1.z, b1.w);
+    }
+  };
+#pragma unroll
+  for (int i = 0; i < kHeldSteps; ++i) {
+    if (first + i * stride < steps) step(first + i * stride, held[i][0], held[i][1]);
+  }
+#pragma unroll 1
+  for (int s = first + kHeldSteps * stride; s < steps; s += stride) {
+    const int at = s * kStepInputs + column;
+    step(s, load_eight(w_row[0], at, args.inputs, args.w_aligned),
+         load_eight(w_row[1], at, args.inputs, args.w_aligned));
+  }
+
+  // The sums of this warp, then of the block, then of the cluster, in a fixed order.
+#pragma unroll
+  for (int m = 0; m < m_tiles; ++m) {
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float* const to =
+            &parts[warp][(kTileTokens * m + 8 * half + row) * kTileOutputs + 8 * n + lane % 4 * 2];
+        to[0] = sum[m][n][2 * half];
+        to[1] = sum[m][n][2 * half + 1];
+      }
+    }
+  }
+  __syncthreads();
+#pragma unroll
+  for (int i = thread; i < kElements; i += kThreads) {
+    float total = 0;
+#pragma unroll
+    for (int k = 0; k < kWarps; ++k) total += parts[k][i];
+    parts[0][i] = total;
+  }
+  cluster.sync();
+  for (int i = rank * (kElements / kCluster) + thread; i < (rank + 1) * (kElements / kCluster);
+       i += kThreads) {
+    float total = 0;
+#pragma unroll
+    for (int r = 0; r < kCluster; ++r)
+      total += *cluster.map_shared_rank(&parts[0][i], static_cast<unsigned>(r));
+    const int t = t0 + i / kTileOutputs, o = o0 + i % kTileOutputs;
+    if (t >= args.tokens || o >= args.outputs) continue;
+    if (args.bias) total += args.bias[o];
+    store_float(args.y, args.type, t * args.y_row + o, total);
+  }
+  cluster.sync();  // nobody's shared memory may go before all have read it
+#endif
+}
+
+// Beyond these there is enough of the result for every multiprocessor, and each cluster reads its
+// part of x again (bench/results/cuda-h100.md).
+constexpr std::int64_t kMostOutputs = 256, kMostTokens = 64;
+constexpr std::int64_t kLeastInputs = 512;
+
+std::string supports(const Call& call, const Device& device) {
+  const auto [x, w, bias] = call.in<3>();
+  const auto& cuda = static_cast<const CudaDevice&>(device);
+  if (cuda.compute_capability() < 90 || !cuda.early_launch())
+    return "needs compute capability 9.0, and code for it";
+  if (!call.native) return "for native activations: it does not split them into exact terms";
+  if (x.dtype != DType::bf16 || w.dtype != DType::bf16)
+    return cat("x and w: expected bf16, got ", name(x.dtype), " and ", name(w.dtype));
+  if (x.dim[0] > kMostTokens || w.dim[0] > kMostOutputs || w.dim[1] < kLeastInputs)
+    return cat("for at most ", kMostTokens, " tokens, ", kMostOutputs, " outputs and at least ",
+               kLeastInputs, " inputs, got ", x.dim[0], ", ", w.dim[0], " and ", w.dim[1]);
+  if (w.dim[1] > std::int64_t{1} << 30) return "too many inputs";
+  return want_float("y", call.outputs[0]);
+}
+
+template <int m_tiles>
+void launch_split(const Launch& launch, const Args& args) {
+  const dim3 grid(kCluster * blocks_of(args.outputs, kTileOutputs),
+                  blocks_of(args.tokens, m_tiles * kTileTokens));
+  launch_early(launch, split<m_tiles>, grid, kThreads, 0, args);
+}
+
+Status run(const Call& call, const Launch& launch) {
+  const auto [x, w, bias] = call.in<3>();
+  const TensorView& y = call.outputs[0];
+  if (y.elements() == 0) return {};
+  const auto aligned = [](const TensorView& view) {
+    return reinterpret_cast<std::uintptr_t>(view.as<const char>()) % 16 == 0 &&
+           view.stride[0] % 8 == 0;
+  };
+  const Args args{x.as<const __nv_bfloat16>(),
+                  w.as<const __nv_bfloat16>(),
+                  bias ? bias.as<const float>() : nullptr,
+                  y.as<void>(),
+                  x.stride[0],
+                  y.stride[0],
+                  y.dtype,
+                  static_cast<int>(x.dim[0]),
+                  static_cast<int>(w.dim[0]),
+                  static_cast<int>(w.dim[1]),
+                  aligned(x),
+                  aligned(w)};
+  if (args.tokens <= kTileTokens)
+    launch_split<1>(launch, args);
+  else
+    launch_split<2>(launch, args);
+  return launched(call);
+}
+
+}  // namespace
+
+extern const Kernel linear_split_kernel{"linear", "split", supports, run};
+
+}  // namespace krait::cuda
