@@ -2,7 +2,8 @@
 // the result for every multiprocessor, so the inputs are divided instead. A cluster of blocks makes
 // a tile of the result, every warp in it a part of each sum; the parts are added up in the blocks'
 // shared memory, which a cluster can read. Operands go from memory to registers at once: each is
-// read by one warp of the cluster.
+// read by one warp of the cluster. Products are those of bfloat16 on tensor cores, and exact: a
+// float32 is the sum of three bfloat16 terms.
 #include <cooperative_groups.h>
 
 #include "backends/cuda/early_launch.cuh"
@@ -17,8 +18,9 @@ constexpr int kCluster = 8;       ///< blocks
 constexpr int kTileTokens = 16;   ///< rows of one mma; a tile has one or two of them
 constexpr int kTileOutputs = 16;  ///< columns of two
 
+template <class X>
 struct Args {
-  const __nv_bfloat16* x;
+  const X* x;
   const __nv_bfloat16* w;
   const float* bias;  ///< may be null
   void* y;
@@ -54,6 +56,42 @@ __device__ inline uint4 load_eight(const __nv_bfloat16* row, int i, int width, b
   return {word[0], word[1], word[2], word[3]};
 }
 
+/// The same as bfloat16 terms, whose sum each element is.
+template <class X>
+constexpr int kTerms = 1;
+template <>
+constexpr int kTerms<float> = 3;
+
+__device__ inline void load_terms(const __nv_bfloat16* row, int i, int width, bool aligned,
+                                  uint4 (&term)[1]) {
+  term[0] = load_eight(row, i, width, aligned);
+}
+__device__ inline void load_terms(const float* row, int i, int width, bool aligned,
+                                  uint4 (&term)[3]) {
+  float value[8];
+  if (aligned && i + 8 <= width) {
+    const float4 low = *reinterpret_cast<const float4*>(row + i);
+    const float4 high = *reinterpret_cast<const float4*>(row + i + 4);
+    value[0] = low.x, value[1] = low.y, value[2] = low.z, value[3] = low.w;
+    value[4] = high.x, value[5] = high.y, value[6] = high.z, value[7] = high.w;
+  } else {
+#pragma unroll
+    for (int k = 0; k < 8; ++k) value[k] = i + k < width ? row[i + k] : 0.0f;
+  }
+#pragma unroll
+  for (int k = 0; k < 3; ++k) {
+    std::uint32_t word[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const __nv_bfloat162 two = __floats2bfloat162_rn(value[2 * j], value[2 * j + 1]);
+      word[j] = reinterpret_cast<const std::uint32_t&>(two);
+      value[2 * j] -= __uint_as_float(word[j] << 16);
+      value[2 * j + 1] -= __uint_as_float(word[j] & 0xffff0000u);
+    }
+    term[k] = {word[0], word[1], word[2], word[3]};
+  }
+}
+
 /// sum += a bᵀ, sixteen rows of a by eight of b.
 __device__ inline void multiply_add(float (&sum)[4], std::uint32_t a0, std::uint32_t a1,
                                     std::uint32_t a2, std::uint32_t a3, std::uint32_t b0,
@@ -67,8 +105,8 @@ __device__ inline void multiply_add(float (&sum)[4], std::uint32_t a0, std::uint
 
 #endif
 
-template <int m_tiles>
-__global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kThreads) split(Args args) {
+template <int m_tiles, class X>
+__global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kThreads) split(Args<X> args) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   constexpr int kElements = m_tiles * kTileTokens * kTileOutputs;
   __shared__ float parts[kWarps][kElements];
@@ -99,23 +137,26 @@ __global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kThreads) split(Args a
 
   float sum[m_tiles][2][4] = {};
   const auto step = [&](int s, const uint4& b0, const uint4& b1) {
-    uint4 a[m_tiles][2];
+    uint4 a[m_tiles][2][kTerms<X>];
 #pragma unroll
     for (int m = 0; m < m_tiles; ++m) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int t = min(t0 + kTileTokens * m + 8 * half + row, args.tokens - 1);
-        a[m][half] = load_eight(args.x + t * args.x_row, s * kStepInputs + column, args.inputs,
-                                args.x_aligned);
+        load_terms(args.x + t * args.x_row, s * kStepInputs + column, args.inputs, args.x_aligned,
+                   a[m][half]);
       }
     }
 #pragma unroll
-    for (int m = 0; m < m_tiles; ++m) {
-      const uint4 &low = a[m][0], &high = a[m][1];
-      multiply_add(sum[m][0], low.x, high.x, low.y, high.y, b0.x, b0.y);
-      multiply_add(sum[m][1], low.x, high.x, low.y, high.y, b1.x, b1.y);
-      multiply_add(sum[m][0], low.z, high.z, low.w, high.w, b0.z, b0.w);
-      multiply_add(sum[m][1], low.z, high.z, low.w, high.w, b1.z, b1.w);
+    for (int k = kTerms<X> - 1; k >= 0; --k) {
+#pragma unroll
+      for (int m = 0; m < m_tiles; ++m) {
+        const uint4 &low = a[m][0][k], &high = a[m][1][k];
+        multiply_add(sum[m][0], low.x, high.x, low.y, high.y, b0.x, b0.y);
+        multiply_add(sum[m][1], low.x, high.x, low.y, high.y, b1.x, b1.y);
+        multiply_add(sum[m][0], low.z, high.z, low.w, high.w, b0.z, b0.w);
+        multiply_add(sum[m][1], low.z, high.z, low.w, high.w, b1.z, b1.w);
+      }
     }
   };
 #pragma unroll
@@ -177,9 +218,8 @@ std::string supports(const Call& call, const Device& device) {
   const auto& cuda = static_cast<const CudaDevice&>(device);
   if (cuda.compute_capability() < 90 || !cuda.early_launch())
     return "needs compute capability 9.0, and code for it";
-  if (!call.native) return "for native activations: it does not split them into exact terms";
-  if (x.dtype != DType::bf16 || w.dtype != DType::bf16)
-    return cat("x and w: expected bf16, got ", name(x.dtype), " and ", name(w.dtype));
+  if ((x.dtype != DType::bf16 && x.dtype != DType::f32) || w.dtype != DType::bf16)
+    return cat("expected x f32 or bf16 and w bf16, got ", name(x.dtype), " and ", name(w.dtype));
   if (x.dim[0] > kMostTokens || w.dim[0] > kMostOutputs || w.dim[1] < kLeastInputs)
     return cat("for at most ", kMostTokens, " tokens, ", kMostOutputs, " outputs and at least ",
                kLeastInputs, " inputs, got ", x.dim[0], ", ", w.dim[0], " and ", w.dim[1]);
@@ -187,37 +227,45 @@ std::string supports(const Call& call, const Device& device) {
   return want_float("y", call.outputs[0]);
 }
 
-template <int m_tiles>
-void launch_split(const Launch& launch, const Args& args) {
+template <int m_tiles, class X>
+void launch_split(const Launch& launch, const Args<X>& args) {
   const dim3 grid(kCluster * blocks_of(args.outputs, kTileOutputs),
                   blocks_of(args.tokens, m_tiles * kTileTokens));
-  launch_early(launch, split<m_tiles>, grid, kThreads, 0, args);
+  launch_early(launch, split<m_tiles, X>, grid, kThreads, 0, args);
 }
 
-Status run(const Call& call, const Launch& launch) {
+template <class X>
+void run_as(const Call& call, const Launch& launch) {
   const auto [x, w, bias] = call.in<3>();
   const TensorView& y = call.outputs[0];
-  if (y.elements() == 0) return {};
   const auto aligned = [](const TensorView& view) {
     return reinterpret_cast<std::uintptr_t>(view.as<const char>()) % 16 == 0 &&
-           view.stride[0] % 8 == 0;
+           bytes_of(view.dtype, view.stride[0]) % 16 == 0;
   };
-  const Args args{x.as<const __nv_bfloat16>(),
-                  w.as<const __nv_bfloat16>(),
-                  bias ? bias.as<const float>() : nullptr,
-                  y.as<void>(),
-                  x.stride[0],
-                  y.stride[0],
-                  y.dtype,
-                  static_cast<int>(x.dim[0]),
-                  static_cast<int>(w.dim[0]),
-                  static_cast<int>(w.dim[1]),
-                  aligned(x),
-                  aligned(w)};
+  const Args<X> args{x.as<const X>(),
+                     w.as<const __nv_bfloat16>(),
+                     bias ? bias.as<const float>() : nullptr,
+                     y.as<void>(),
+                     x.stride[0],
+                     y.stride[0],
+                     y.dtype,
+                     static_cast<int>(x.dim[0]),
+                     static_cast<int>(w.dim[0]),
+                     static_cast<int>(w.dim[1]),
+                     aligned(x),
+                     aligned(w)};
   if (args.tokens <= kTileTokens)
     launch_split<1>(launch, args);
   else
     launch_split<2>(launch, args);
+}
+
+Status run(const Call& call, const Launch& launch) {
+  if (call.outputs[0].elements() == 0) return {};
+  if (call.inputs[0].dtype == DType::f32)
+    run_as<float>(call, launch);
+  else
+    run_as<__nv_bfloat16>(call, launch);
   return launched(call);
 }
 
