@@ -1,8 +1,8 @@
 // linear with block weights and inputs rounded to int8: y[t,o] = bias[o] + Σ_i x[t,i] w[o,i].
 //
-// A block of 32 inputs of a token is d · q with |q| ≤ 127, of a row scale · c + min with codes c,
-// so that its part of the sum is d (scale Σ q c + min Σ q): integers but for three operations.
-// Included by files that define
+// A block of inputs that share a scale of the weights, 32 or 16, is d · q with |q| ≤ 127 in a
+// token, scale · c + min with codes c in a row, so that its part of the sum is d (scale Σ q c + min
+// Σ q): integers but for three operations. Included by files that define
 //   Ints dot(Ints sums, Words codes, Ints four): sums + Σ_k code_k · q_k per lane, with codes
 //   unsigned and q signed bytes.
 #pragma once
@@ -12,37 +12,37 @@
 
 namespace krait::cpu::KRAIT_ISA {
 
-inline constexpr std::int64_t kBlock = 32;
-
-/// Inputs that share a scale of the weights, and so need a sum of their own.
+/// Inputs of a block.
 constexpr std::int64_t scale_inputs(DType weight) {
   return weight == DType::q6_k ? 16 : 32;
 }
 
-/// A rounded token: q[I], then d of every block, then Σ q of all inputs that share a scale.
+/// A rounded token: q[I], then d of every block, then Σ q of every block.
 struct Int8Row {
   std::int8_t* q;
   float *d, *sums;
   Int8Row(const RoundedArgs& args, std::int64_t t)
       : q(reinterpret_cast<std::int8_t*>(args.rounded + t * args.row_bytes)),
         d(reinterpret_cast<float*>(q + args.linear.inputs)),
-        sums(d + args.linear.inputs / kBlock) {}
+        sums(d + args.linear.inputs / scale_inputs(args.linear.weight)) {}
 };
 
 /// One block with an infinity or a NaN: infinities stay alone and make d infinite, which gives
-/// infinities of the right sign; a NaN makes d NaN.
-inline void round_special(const float* x, std::int8_t* q, float& d) {
+/// infinities of the right sign; a NaN makes d NaN. A power of two stands for an infinity, so that a
+/// weight of zero makes the rest of the product zero without rounding, and the whole NaN.
+inline void round_special(const float* x, std::int64_t count, std::int8_t* q, float& d) {
   d = __builtin_inff();
-  for (int i = 0; i < kBlock; ++i) {
+  for (std::int64_t i = 0; i < count; ++i) {
     const bool infinite = __builtin_isinf(x[i]) != 0;
-    q[i] = static_cast<std::int8_t>(!infinite ? 0 : x[i] > 0 ? 127 : -127);
+    q[i] = static_cast<std::int8_t>(!infinite ? 0 : x[i] > 0 ? 64 : -64);
     if (x[i] != x[i]) d = x[i];
   }
 }
 
 /// d = max |x| / 127 and q = x / d, rounded to the nearest. Blocks below 1e-30 count as zeros.
+template <std::int64_t count>
 inline void round_block(const float* x, std::int8_t* q, float& d) {
-  constexpr int kVectors = static_cast<int>(kBlock) / kLanes;
+  constexpr int kVectors = static_cast<int>(count) / kLanes;
   Ints largest(0);
   for (int v = 0; v < kVectors; ++v) {
     const Ints bits = xsimd::bitwise_cast<std::int32_t>(load(x + v * kLanes));
@@ -53,30 +53,34 @@ inline void round_block(const float* x, std::int8_t* q, float& d) {
   std::int32_t top = 0;
   for (const std::int32_t lane : lanes) top = lane > top ? lane : top;
   constexpr std::int32_t kInfinity = 0x7f800000;
-  if (top >= kInfinity) return round_special(x, q, d);
+  if (top >= kInfinity) return round_special(x, count, q, d);
   const float magnitude = __builtin_bit_cast(float, top);
   d = magnitude < 1e-30f ? 0.0f : magnitude / 127.0f;
   const Batch scale(d > 0 ? 127.0f / magnitude : 0.0f);
-  alignas(64) std::int32_t whole[kBlock];
+  alignas(64) std::int32_t whole[count];
   for (int v = 0; v < kVectors; ++v) {
     xsimd::to_int(xsimd::nearbyint(load(x + v * kLanes) * scale)).store_aligned(whole + v * kLanes);
   }
-  for (int i = 0; i < kBlock; ++i) q[i] = static_cast<std::int8_t>(whole[i]);
+  for (std::int64_t i = 0; i < count; ++i) q[i] = static_cast<std::int8_t>(whole[i]);
 }
 
-inline void round_rows(const RoundedArgs& args, std::int64_t t0, std::int64_t t1) {
-  const std::int64_t shared = scale_inputs(args.linear.weight);
+template <std::int64_t count>
+inline void round_rows_in_blocks(const RoundedArgs& args, std::int64_t t0, std::int64_t t1) {
   for (std::int64_t t = t0; t < t1; ++t) {
     const Int8Row row(args, t);
-    for (std::int64_t i = 0; i < args.linear.inputs; i += kBlock) {
-      round_block(args.linear.x.at(t) + i, row.q + i, row.d[i / kBlock]);
-    }
-    for (std::int64_t i = 0; i < args.linear.inputs; i += shared) {
+    for (std::int64_t i = 0; i < args.linear.inputs; i += count) {
+      round_block<count>(args.linear.x.at(t) + i, row.q + i, row.d[i / count]);
       std::int32_t sum = 0;
-      for (std::int64_t k = 0; k < shared; ++k) sum += row.q[i + k];
-      row.sums[i / shared] = static_cast<float>(sum);
+      for (std::int64_t k = 0; k < count; ++k) sum += row.q[i + k];
+      row.sums[i / count] = static_cast<float>(sum);
     }
   }
+}
+inline void round_rows(const RoundedArgs& args, std::int64_t t0, std::int64_t t1) {
+  if (scale_inputs(args.linear.weight) == 16)
+    round_rows_in_blocks<16>(args, t0, t1);
+  else
+    round_rows_in_blocks<32>(args, t0, t1);
 }
 
 /// A part of a panel with its codes one per byte: [inputs / 4][kPanel][4].
@@ -133,7 +137,7 @@ inline void int8_tile(const RoundedArgs& args, std::int64_t t, std::int64_t row,
   for (int j = 0; j < tokens; ++j) {
     const Int8Row rounded(args, t + j);
     q[j] = rounded.q + first;
-    d[j] = rounded.d + first / kBlock;
+    d[j] = rounded.d + first / shared;
     q_sums[j] = rounded.sums + first / shared;
     KRAIT_UNROLL
     for (int v = 0; v < kVectors; ++v) totals[j][v] = load(sum_at(j, v));
@@ -169,7 +173,7 @@ inline void int8_tile(const RoundedArgs& args, std::int64_t t, std::int64_t row,
       KRAIT_UNROLL
       for (int j = 0; j < tokens; ++j) {
         const Batch inner = fma(scale, xsimd::to_float(dots[j][v]), min * Batch(q_sums[j][s]));
-        totals[j][v] = fma(Batch(d[j][s * shared / kBlock]), inner, totals[j][v]);
+        totals[j][v] = fma(Batch(d[j][s]), inner, totals[j][v]);
       }
     }
   }

@@ -14,7 +14,7 @@ constexpr std::int64_t kRoundTokens = 8;  ///< tokens that a thread rounds at a 
 std::int64_t row_bytes(const Call& call) {
   const DType weight = call.inputs[1].dtype;
   const std::int64_t inputs = call.inputs[0].dim[1];
-  const std::int64_t scales = 4 * (inputs / 32 + inputs / (weight == DType::q6_k ? 16 : 32));
+  const std::int64_t scales = 2 * 4 * (inputs / (weight == DType::q6_k ? 16 : 32));
   return blocks_of(is_block(weight) ? inputs + scales : 2 * inputs, 64) * 64;
 }
 

@@ -62,6 +62,17 @@ constexpr int kTerms = 1;
 template <>
 constexpr int kTerms<float> = 3;
 
+/// Takes the leading eight bits of the number's significand, as a float's bits, and leaves the
+/// rest. Cut off, not rounded, so that the largest numbers stay finite; what is not finite is one
+/// term.
+__device__ inline std::uint32_t take_term(float& x) {
+  const std::uint32_t bits = __float_as_uint(x), term = bits & 0xffff0000u;
+  const bool finite = isfinite(x);
+  x = finite ? x - __uint_as_float(term) : 0.0f;
+  // NaN may have nothing but low bits; one of the high ones keeps it from becoming infinity.
+  return finite || term == bits ? term : term | 0x00400000u;
+}
+
 __device__ inline void load_terms(const __nv_bfloat16* row, int i, int width, bool aligned,
                                   uint4 (&term)[1]) {
   term[0] = load_eight(row, i, width, aligned);
@@ -83,10 +94,8 @@ __device__ inline void load_terms(const float* row, int i, int width, bool align
     std::uint32_t word[4];
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      const __nv_bfloat162 two = __floats2bfloat162_rn(value[2 * j], value[2 * j + 1]);
-      word[j] = reinterpret_cast<const std::uint32_t&>(two);
-      value[2 * j] -= __uint_as_float(word[j] << 16);
-      value[2 * j + 1] -= __uint_as_float(word[j] & 0xffff0000u);
+      const std::uint32_t even = take_term(value[2 * j]), odd = take_term(value[2 * j + 1]);
+      word[j] = even >> 16 | odd;
     }
     term[k] = {word[0], word[1], word[2], word[3]};
   }
@@ -106,7 +115,7 @@ __device__ inline void multiply_add(float (&sum)[4], std::uint32_t a0, std::uint
 #endif
 
 template <int m_tiles, class X>
-__global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kThreads) split(Args<X> args) {
+__global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kThreads, 2) split(Args<X> args) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   constexpr int kElements = m_tiles * kTileTokens * kTileOutputs;
   __shared__ float parts[kWarps][kElements];
