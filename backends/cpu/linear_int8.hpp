@@ -28,8 +28,8 @@ struct Int8Row {
 };
 
 /// One block with an infinity or a NaN: infinities stay alone and make d infinite, which gives
-/// infinities of the right sign; a NaN makes d NaN. A power of two stands for an infinity, so that a
-/// weight of zero makes the rest of the product zero without rounding, and the whole NaN.
+/// infinities of the right sign; a NaN makes d NaN. A power of two stands for an infinity, so that
+/// a weight of zero makes the rest of the product zero without rounding, and the whole NaN.
 inline void round_special(const float* x, std::int64_t count, std::int8_t* q, float& d) {
   d = __builtin_inff();
   for (std::int64_t i = 0; i < count; ++i) {
