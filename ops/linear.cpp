@@ -31,12 +31,12 @@ const Op linear_op{
     // types once dequantised, which every kernel does in the same arithmetic
     // (runtime/core/blocks.h).
     //
-    // A native product may round x to int8 in blocks of 32 that share the step d = max|x| / 127.
-    // The error of one x is spread evenly over ±d/2, so it is d/√12 in the mean square; x drawn
-    // evenly from an interval has max|x| = √3 rms(x), so the error is rms(x) √3 / (127 √12) =
-    // rms(x) / 254. Errors are independent: so much relative to rms(y) stays after the sum, and 5
-    // times that in the worst of a million outputs. Rounding to bfloat16 errs by 2⁻⁹ |x| at most,
-    // which is less.
+    // A native product may round x to int8 in blocks of 32, or fewer, that share the step
+    // d = max|x| / 127. The error of one x is spread evenly over ±d/2, so it is d/√12 in the mean
+    // square; x drawn evenly from an interval has max|x| = √3 rms(x), so the error is rms(x) √3 /
+    // (127 √12) = rms(x) / 254. Errors are independent: so much relative to rms(y) stays after the
+    // sum, and 5 times that in the worst of a million outputs. Rounding to bfloat16 errs by 2⁻⁹ |x|
+    // at most, which is less.
     .roundings =
         [](const Call& call) {
           const double sums = 4 + 4 * std::sqrt(static_cast<double>(call.inputs[1].dim[1]));
