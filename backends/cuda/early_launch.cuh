@@ -36,10 +36,11 @@ struct FetchAhead {
 };
 
 /// Launches a kernel that calls wait_for_inputs() before it reads what the kernel before it writes,
-/// and before it writes anything.
+/// and before it writes anything. `cluster` blocks that follow each other form a cluster; 0 leaves
+/// that to the kernel.
 template <class... Params, class... Args>
-void launch_early(const Launch& launch, void (*kernel)(Params...), dim3 grid, unsigned threads,
-                  std::size_t shared_bytes, Args&&... args) {
+void launch_clusters_early(const Launch& launch, void (*kernel)(Params...), unsigned cluster,
+                           dim3 grid, unsigned threads, std::size_t shared_bytes, Args&&... args) {
   const auto& device = static_cast<const CudaDevice&>(launch.device);
   if (shared_bytes > 48 << 10) {
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -49,17 +50,31 @@ void launch_early(const Launch& launch, void (*kernel)(Params...), dim3 grid, un
   // multiprocessor has to run dry.
   cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                        cudaSharedmemCarveoutMaxShared);
-  cudaLaunchAttribute early{};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute attributes[2]{};
+  unsigned count = 0;
+  if (launch.early && device.early_launch()) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (cluster > 0) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count++].val.clusterDim = {cluster, 1, 1};
+  }
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = dim3(threads);
   config.dynamicSmemBytes = shared_bytes;
   config.stream = device.stream();
-  config.attrs = &early;
-  config.numAttrs = launch.early && device.early_launch() ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = count;
   cudaLaunchKernelEx(&config, kernel, Params(args)...);  // errors: see launched()
+}
+
+template <class... Params, class... Args>
+void launch_early(const Launch& launch, void (*kernel)(Params...), dim3 grid, unsigned threads,
+                  std::size_t shared_bytes, Args&&... args) {
+  launch_clusters_early(launch, kernel, 0, grid, threads, shared_bytes,
+                        std::forward<Args>(args)...);
 }
 
 }  // namespace krait::cuda

@@ -50,25 +50,44 @@ __device__ inline void set_element(void* array, DType type, std::int64_t i, floa
     static_cast<__nv_bfloat16*>(array)[i] = from_float<__nv_bfloat16>(value);
 }
 
+/// Four neighbours as float32, from a multiple of their size.
+__device__ inline float4 load_quad(const float* from) {
+  return *reinterpret_cast<const float4*>(from);
+}
+template <class X>
+__device__ inline float4 load_quad(const X* from) {
+  const uint2 bits = *reinterpret_cast<const uint2*>(from);
+  const X(&x)[4] = reinterpret_cast<const X(&)[4]>(bits);
+  return {to_float(x[0]), to_float(x[1]), to_float(x[2]), to_float(x[3])};
+}
+
 /// Rows of activations, and the normalisation of each.
 struct GemvInput {
   const void* x;
   std::int64_t row;
   DType type;
   int tokens, width;
-  bool aligned;              ///< float32, rows and norm_weight at multiples of sixteen bytes
+  bool aligned;              ///< whole quads, each (of x, of norm_weight) at a multiple of its size
   const float* norm_weight;  ///< null: no normalisation
   float eps, width_reciprocal;
 
-  /// Elements 4q to 4q+3 of token t; zeros beyond the last of either.
+  /// Elements 4q to 4q+3 of token t, whose type is X; zeros beyond the last of either.
+  template <class X, bool neat>
   __device__ float4 quad(int t, int q) const {
     if (t >= tokens) return {};
-    if (aligned && 4 * q + 4 <= width)
-      return *reinterpret_cast<const float4*>(static_cast<const float*>(x) + t * row + 4 * q);
+    if (neat) return load_quad(static_cast<const X*>(x) + t * row + 4 * q);
     return any_quad(x, type, t * row, q);
   }
+  /// The same where the type is known at run time only.
+  __device__ float4 quad(int t, int q) const {
+    if (t >= tokens) return {};
+    if (aligned && type == DType::f32)
+      return load_quad(static_cast<const float*>(x) + t * row + 4 * q);
+    return any_quad(x, type, t * row, q);
+  }
+  template <bool neat>
   __device__ float4 norm_quad(int q) const {
-    if (aligned && 4 * q + 4 <= width) return *reinterpret_cast<const float4*>(norm_weight + 4 * q);
+    if (neat) return load_quad(norm_weight + 4 * q);
     return any_quad(norm_weight, DType::f32, 0, q);
   }
 
@@ -134,8 +153,11 @@ struct GemvWeights {
 ///     void after(ahead, t, o): what else it can load before the sum is there;
 ///     void store(t, o, sum, ahead).
 /// The memory leaves little time: per pack there are a copy, three loads, and as many conversions
-/// and products as weights, so whatever else happens in the loop is kept out of it.
-template <int tokens, int lanes, class W, class Epilogue>
+/// and products as weights, so whatever else happens in the loop is kept out of it. And between the
+/// inputs' arrival and the last store every instruction counts, four cycles each where the next one
+/// needs it (bench/results/cuda-h100.md): `neat` operands are aligned and without ends, and need no
+/// branches.
+template <int tokens, int lanes, bool neat, class W, class Epilogue>
 __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
     gemv(GemvInput input, GemvWeights<W> weights, Epilogue epilogue, FetchAhead fetch) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
@@ -149,7 +171,7 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
   constexpr int kRows = kGemvThreads / lanes;          // that a block has at work
   constexpr int kWarps = lanes > 32 ? lanes / 32 : 1;  // that share a row
   extern __shared__ uint4 shared[];
-  __shared__ float squares[kGemvWarps][tokens];
+  __shared__ __align__(16) float squares[tokens][kGemvWarps];
   __shared__ float partial[2][kGemvWarps][tokens];
   uint4* const ring = shared + threadIdx.x;  // [kSlots][kGemvGroup][kGemvThreads]
   // [tokens][kQuads][packs]: lanes read neighbours
@@ -174,7 +196,7 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
       for (int j = 0; j < kGemvGroup; ++j) {
         const int p = coming_base + lane + j * lanes;
         if (p >= packs) break;
-        if (weights.aligned) {
+        if (neat) {
           copy_pack(to + j * kGemvThreads, coming + j * (lanes * kCount));
         } else {
           const Pack pack = weights.load(coming_row, p);
@@ -196,7 +218,7 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
   for (int slot = 0; slot + 1 < kSlots; ++slot) ask(slot);
   if (input.norm_weight) {
     for (int q = thread; q < packs * kQuads; q += kGemvThreads)
-      quads[q % kQuads * packs + q / kQuads] = input.norm_quad(q);
+      quads[q % kQuads * packs + q / kQuads] = input.template norm_quad<neat>(q);
   }
   const bool stores = lane < tokens && lane < input.tokens;
   int row = first_row;
@@ -206,33 +228,60 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
   wait_for_inputs();
   if (stores && row < weights.outputs) epilogue.after(ahead, lane, row);
   float square[tokens] = {};
-  for (int q = thread; q < packs * kQuads; q += kGemvThreads) {
-    const int to = q % kQuads * packs + q / kQuads;
-    const float4 g = input.norm_weight ? quads[to] : float4{};  // this thread put it there
+  const auto stage = [&](auto type) {
+    using X = decltype(type);
+    constexpr int kBatch = 4 / tokens;  // quads of every token that are on the way together
+    for (int from = thread; from < packs * kQuads; from += kBatch * kGemvThreads) {
+      float4 x[kBatch][tokens];
 #pragma unroll
-    for (int t = 0; t < tokens; ++t) {
-      float4 x = input.quad(t, q);
-      if (input.norm_weight) {
-        square[t] += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
-        x = {x.x * g.x, x.y * g.y, x.z * g.z, x.w * g.w};
+      for (int j = 0; j < kBatch; ++j) {
+        const int q = from + j * kGemvThreads;
+#pragma unroll
+        for (int t = 0; t < tokens; ++t)
+          x[j][t] = q < packs * kQuads ? input.template quad<X, neat>(t, q) : float4{};
       }
-      quads[t * kQuads * packs + to] = x;
+#pragma unroll
+      for (int j = 0; j < kBatch; ++j) {
+        const int q = from + j * kGemvThreads;
+        if (q >= packs * kQuads) break;
+        const int to = q % kQuads * packs + q / kQuads;
+        const float4 g = input.norm_weight ? quads[to] : float4{};  // this thread put it there
+#pragma unroll
+        for (int t = 0; t < tokens; ++t) {
+          float4& v = x[j][t];
+          if (input.norm_weight) {
+            square[t] += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+            v = {v.x * g.x, v.y * g.y, v.z * g.z, v.w * g.w};
+          }
+          quads[t * kQuads * packs + to] = v;
+        }
+      }
     }
-  }
+  };
+  if (!neat || input.type == DType::f32)
+    stage(0.0f);
+  else if (input.type == DType::bf16)
+    stage(__nv_bfloat16{});
+  else
+    stage(__half{});
   if (input.norm_weight) {
 #pragma unroll
     for (int t = 0; t < tokens; ++t) {
       const float sum = warp_sum(square[t]);
-      if (thread % 32 == 0) squares[warp][t] = sum;
+      if (thread % 32 == 0) squares[t][warp] = sum;
     }
   }
   __syncthreads();
   if (lanes > 32) fetch.run();  // few rows: a small kernel
   float scale = 1;              // of token `lane`
   if (input.norm_weight && stores) {
-    float sum = 0;
+    float4 part{};
 #pragma unroll
-    for (int i = 0; i < kGemvWarps; ++i) sum += squares[i][lane];
+    for (int i = 0; i < kGemvWarps; i += 4) {
+      const float4 more = load_quad(&squares[lane][i]);
+      part = {part.x + more.x, part.y + more.y, part.z + more.z, part.w + more.w};
+    }
+    const float sum = (part.x + part.y) + (part.z + part.w);
     scale = rsqrtf(fmaf(sum, input.width_reciprocal, input.eps));
   }
 
@@ -319,7 +368,9 @@ inline GemvInput gemv_input(const TensorView& x) {
   input.type = x.dtype;
   input.tokens = static_cast<int>(x.dim[0]);
   input.width = static_cast<int>(x.dim[1]);
-  input.aligned = x.dtype == DType::f32 && aligned_to_16(input.x, 4 * x.stride[0]);
+  const std::int64_t quad = bytes_of(x.dtype, 4);
+  input.aligned = reinterpret_cast<std::uintptr_t>(input.x) % quad == 0 && x.stride[0] % 4 == 0 &&
+                  input.width % 4 == 0;
   return input;
 }
 
@@ -349,13 +400,13 @@ inline std::string gemv_supports(const Call& call, const TensorView& x, const Te
   return reason;
 }
 
-template <int tokens, int lanes, class W, class Epilogue>
+template <int tokens, int lanes, bool neat, class W, class Epilogue>
 void launch_gemv(const Launch& launch, const GemvInput& input, const GemvWeights<W>& weights,
                  const Epilogue& epilogue) {
   const auto& device = static_cast<const CudaDevice&>(launch.device);
   const int blocks = std::min(weights.outputs, device.multiprocessors());
   const int shared = gemv_ring_bytes(device) + tokens * weights.packs() * weights.kCount * 4;
-  launch_early(launch, gemv<tokens, lanes, W, Epilogue>, dim3(static_cast<unsigned>(blocks)),
+  launch_early(launch, gemv<tokens, lanes, neat, W, Epilogue>, dim3(static_cast<unsigned>(blocks)),
                kGemvThreads, static_cast<std::size_t>(shared), input, weights, epilogue,
                FetchAhead(launch));
 }
@@ -366,12 +417,14 @@ template <int tokens, class W, class Epilogue>
 void launch_gemv(const Launch& launch, const GemvInput& input, const GemvWeights<W>& weights,
                  const Epilogue& epilogue) {
   const int rows = static_cast<const CudaDevice&>(launch.device).multiprocessors() * kGemvWarps;
-  if (weights.outputs <= rows / 4)
-    launch_gemv<tokens, 128>(launch, input, weights, epilogue);
+  if (!input.aligned || !weights.aligned || weights.width % weights.kCount != 0)
+    launch_gemv<tokens, 32, false>(launch, input, weights, epilogue);
+  else if (weights.outputs <= rows / 4)
+    launch_gemv<tokens, 128, true>(launch, input, weights, epilogue);
   else if (weights.outputs <= rows || weights.outputs > 2 * rows)
-    launch_gemv<tokens, 32>(launch, input, weights, epilogue);
+    launch_gemv<tokens, 32, true>(launch, input, weights, epilogue);
   else
-    launch_gemv<tokens, 16>(launch, input, weights, epilogue);
+    launch_gemv<tokens, 16, true>(launch, input, weights, epilogue);
 }
 
 /// Runs a product whose operands gemv_supports(). `epilogue.from(t)` is the epilogue of the tokens

@@ -22,41 +22,49 @@ struct ConvEpilogue {
   const std::int32_t* slot_in;
   const std::int32_t* slot_out;
 
+  /// Fewer taps than kMostTaps stand at the end, behind zeros: the latest input has the last one.
   struct Ahead {
     float bias, conv_bias;
     float w[kMostTaps], history[kMostTaps - 1];
-    int to;
+    float* to;  ///< where the first of a full history would be; null: not kept
+    bool convolves;
   };
   __device__ float* state_of(int slot, int d) const {
-    return state + (static_cast<std::int64_t>(slot) * channels + d) * (taps - 1);
+    const int missing = kMostTaps - taps;
+    return state + (static_cast<std::int64_t>(slot) * channels + d) * (taps - 1) - missing;
   }
   __device__ Ahead before(int t, int o) const {
     Ahead a{};
     a.bias = bias ? bias[o] : 0.0f;
-    if (o >= channels) return a;
-    const int from = slot_in[t];  // token t is the only one of sequence t
-    a.to = slot_out[t];
+    a.convolves = o < channels;
+    if (!a.convolves) return a;
+    const int from = slot_in[t], to = slot_out[t];  // token t is the only one of sequence t
+    const int missing = kMostTaps - taps;
+    const float* const w = conv_w + o * conv_row - missing;
     a.conv_bias = conv_bias ? conv_bias[o] : 0.0f;
+    a.to = to >= 0 ? state_of(to, o) : nullptr;
 #pragma unroll
     for (int k = 0; k < kMostTaps; ++k) {
-      if (k < taps) a.w[k] = conv_w[o * conv_row + k];
-      if (k + 1 < taps && from >= 0) a.history[k] = state_of(from, o)[k];
+      if (k >= missing) a.w[k] = w[k];
+      if (k >= missing && k + 1 < kMostTaps && from >= 0) a.history[k] = state_of(from, o)[k];
     }
     return a;
   }
   __device__ void after(Ahead&, int, int) const {}
   __device__ void store(int t, int o, float sum, const Ahead& a) const {
     float value = sum + a.bias;
-    if (o < channels) {
-      const float latest = value;
-      value = a.conv_bias;
+    if (a.convolves) {
+      if (a.to) {
 #pragma unroll
-      for (int k = 0; k < kMostTaps; ++k) {
-        if (k >= taps) break;
-        const float input = k + 1 < taps ? a.history[k] : latest;
-        value = fmaf(a.w[k], input, value);
-        if (k > 0 && a.to >= 0) state_of(a.to, o)[k - 1] = input;
+        for (int k = 0; k + 2 < kMostTaps; ++k) {
+          if (k >= kMostTaps - taps) a.to[k] = a.history[k + 1];
+        }
+        if (taps > 1) a.to[kMostTaps - 2] = value;
       }
+      float past = a.conv_bias;  // the convolution but for the latest input
+#pragma unroll
+      for (int k = 0; k + 1 < kMostTaps; ++k) past = fmaf(a.w[k], a.history[k], past);
+      value = fmaf(a.w[kMostTaps - 1], value, past);
       if (silu_after) value = silu(value);
     }
     set_element(y, type, t * y_row + o, value);

@@ -7,7 +7,7 @@
 #include <cooperative_groups.h>
 
 #include "backends/cuda/early_launch.cuh"
-#include "backends/cuda/numeric.cuh"
+#include "backends/cuda/tensor_cores.cuh"
 #include "runtime/core/try.h"
 
 namespace krait::cuda {
@@ -42,37 +42,7 @@ constexpr int kWarps = kThreads / 32;
 constexpr int kStepInputs = 32;  ///< of two mma
 constexpr int kHeldSteps = 3;    ///< whose weights a warp loads before the inputs are there
 
-/// Elements i to i+7 of a row of `width`; zeros beyond its end.
-__device__ inline uint4 load_eight(const __nv_bfloat16* row, int i, int width, bool aligned) {
-  if (aligned && i + 8 <= width) return *reinterpret_cast<const uint4*>(row + i);
-  std::uint32_t word[4];
-#pragma unroll
-  for (int k = 0; k < 4; ++k) {
-    const auto bits = [&](int at) -> std::uint32_t {
-      return at < width ? __bfloat16_as_ushort(row[at]) : 0;
-    };
-    word[k] = bits(i + 2 * k) | bits(i + 2 * k + 1) << 16;
-  }
-  return {word[0], word[1], word[2], word[3]};
-}
-
-/// The same as bfloat16 terms, whose sum each element is.
-template <class X>
-constexpr int kTerms = 1;
-template <>
-constexpr int kTerms<float> = 3;
-
-/// Takes the leading eight bits of the number's significand, as a float's bits, and leaves the
-/// rest. Cut off, not rounded, so that the largest numbers stay finite; what is not finite is one
-/// term.
-__device__ inline std::uint32_t take_term(float& x) {
-  const std::uint32_t bits = __float_as_uint(x), term = bits & 0xffff0000u;
-  const bool finite = isfinite(x);
-  x = finite ? x - __uint_as_float(term) : 0.0f;
-  // NaN may have nothing but low bits; one of the high ones keeps it from becoming infinity.
-  return finite || term == bits ? term : term | 0x00400000u;
-}
-
+/// Elements i to i+7 of a row as bfloat16 terms, whose sum each element is.
 __device__ inline void load_terms(const __nv_bfloat16* row, int i, int width, bool aligned,
                                   uint4 (&term)[1]) {
   term[0] = load_eight(row, i, width, aligned);
@@ -99,17 +69,6 @@ __device__ inline void load_terms(const float* row, int i, int width, bool align
     }
     term[k] = {word[0], word[1], word[2], word[3]};
   }
-}
-
-/// sum += a bᵀ, sixteen rows of a by eight of b.
-__device__ inline void multiply_add(float (&sum)[4], std::uint32_t a0, std::uint32_t a1,
-                                    std::uint32_t a2, std::uint32_t a3, std::uint32_t b0,
-                                    std::uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-      "{%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
 #endif

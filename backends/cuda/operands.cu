@@ -2,8 +2,8 @@
 #include <thread>
 #include <vector>
 
-#include "backends/cuda/numeric.cuh"
 #include "backends/cuda/operands.h"
+#include "backends/cuda/tensor_cores.cuh"
 #include "runtime/core/try.h"
 
 namespace krait::cuda {
@@ -64,19 +64,16 @@ __global__ void write_float_rows(const void* matrix, DType type, std::int64_t ro
     store_float(to.data, to.type, r * to.row + i, load_float(matrix, type, from + i));
 }
 
-/// x = x₀ + x₁ + x₂: cutting the lower half of its bits off leaves a float32 that is a bfloat16
-/// with the first eight bits of x; what is left has sixteen, and so on. What is not finite is x₀.
+/// x as three bfloat16 terms, in three matrices (tensor_cores.cuh).
 __global__ void split_rows(const float* x, std::int64_t x_row, std::int64_t width,
                            std::int64_t first, __nv_bfloat16* to) {
   const std::int64_t rows = gridDim.x, r = blockIdx.x;
   for (std::int64_t i = threadIdx.x; i < width; i += blockDim.x) {
     float rest = x[(first + r) * x_row + i];
-    const bool finite = isfinite(rest);
 #pragma unroll
-    for (int k = 0; k < 3; ++k) {
-      const float term = finite ? __uint_as_float(__float_as_uint(rest) & 0xffff0000u) : rest;
-      to[(k * rows + r) * width + i] = from_float<__nv_bfloat16>(term);
-      rest = finite ? rest - term : 0.0f;
+    for (int k = 0; k < kTerms<float>; ++k) {
+      const auto bits = static_cast<unsigned short>(take_term(rest) >> 16);
+      to[(k * rows + r) * width + i] = __ushort_as_bfloat16(bits);
     }
   }
 }

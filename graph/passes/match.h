@@ -22,6 +22,8 @@ class Matcher {
     if (node < 0 || graph_.nodes[static_cast<std::size_t>(node)].op->name != op) return -1;
     return sole && uses_[static_cast<std::size_t>(id)] != 1 ? -1 : node;
   }
+  /// How often `id` is used; outputs and taps count.
+  int uses(Id id) const { return uses_[static_cast<std::size_t>(id)]; }
   /// The one node that uses `id`, if nothing else does; −1 otherwise.
   int sole_user(Id id) const {
     if (id == kNone || uses_[static_cast<std::size_t>(id)] != 1) return -1;

@@ -1,0 +1,429 @@
+// x_proj_scan for decoding one token. Every channel's scan needs all of the projection, which needs
+// all channels, so that the two would be two kernels; here each cluster of blocks makes the whole
+// projection for itself. Its blocks divide the inputs (channels), so that the weights are read once
+// a cluster, and each sends its part of every sum to all the others. Then a few lanes per channel
+// make its dt and advance its states.
+//
+// Products of x_proj are those of bfloat16 on tensor cores, and exact (tensor_cores.cuh): a warp
+// makes sixteen sums, the terms of the one token are columns.
+#include <algorithm>
+
+#include "backends/cuda/discretise.cuh"
+#include "backends/cuda/gemv.cuh"
+#include "backends/cuda/tensor_cores.cuh"
+
+namespace krait::cuda {
+namespace {
+
+constexpr int kMostThreads = 384;
+constexpr int kMostCluster = 16;  ///< blocks
+constexpr int kTile = 16;         ///< columns of the projection that a warp makes: rows of one mma
+constexpr int kStepInputs = 32;   ///< of two mma
+constexpr int kHeldSteps = 2;     ///< whose weights wait in registers, the others in shared memory
+constexpr int kStates = 16;
+
+/// Packs of eight elements of a row of dt_w that one of `lanes` of a channel has.
+constexpr int dt_packs(int lanes) {
+  return lanes == 8 ? 4 : 5;
+}
+
+template <class X>
+struct Args {
+  const X* u;
+  const X* z;
+  X* y;
+  const __nv_bfloat16* x_w;   ///< [columns, channels]
+  const __nv_bfloat16* dt_w;  ///< [channels, rank]
+  const float* A;
+  const float* skip;
+  const float* dt_bias;
+  float* state;  ///< [C, D, N]
+  std::int64_t A_row;
+  int channels, channels_per_group, columns, rank, states;
+  int steps;           ///< of kStepInputs, that a block has of the projection
+  int block_channels;  ///< that a block scans
+  bool x_aligned, dt_aligned;
+  bool dt_softplus;
+  Discretisation rule;
+  const std::int32_t* slot_in;
+  const std::int32_t* slot_out;
+};
+
+__host__ __device__ inline int round_up(int x, int to) {
+  return (x + to - 1) / to * to;
+}
+
+/// Where things lie in shared memory, in bytes. After each sum of dt_low's columns there is room to
+/// make their number a multiple of eight.
+struct Layout {
+  int queue = 0;  ///< uint4 [steps − kHeldSteps][2][threads]: weights on the way
+  int received;   ///< float [cluster][columns]: every block's part of the sums
+  int terms;      ///< bfloat16 [terms][inputs of the block]
+  int sums;       ///< float [columns]
+  int bytes;
+
+  __host__ __device__ Layout(int steps, int threads, int columns, int cluster, int term_count) {
+    const int padded = round_up(columns, kTile);
+    received = (steps > kHeldSteps ? steps - kHeldSteps : 0) * 2 * threads * 16;
+    terms = received + cluster * padded * 4;
+    sums = terms + term_count * steps * kStepInputs * 2;
+    bytes = sums + (padded + 8) * 4;
+  }
+};
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+
+__device__ inline unsigned shared_address(const void* p) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(p));
+}
+/// The same place in the shared memory of another block of the cluster.
+__device__ inline unsigned address_in(unsigned address, unsigned rank) {
+  unsigned there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+  return there;
+}
+/// Stores four floats in another block's shared memory, which counts the bytes at its `barrier`.
+__device__ inline void send(unsigned to, const float4& x, unsigned barrier) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, "
+      "[%5];" ::"r"(to),
+      "f"(x.x), "f"(x.y), "f"(x.z), "f"(x.w), "r"(barrier)
+      : "memory");
+}
+/// Until all bytes have come that were announced at the barrier.
+__device__ inline void await_bytes(unsigned barrier) {
+  unsigned done;
+  do {
+    asm volatile(
+        "{.reg .pred p; mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], 0; "
+        "selp.u32 %0, 1, 0, p;}"
+        : "=r"(done)
+        : "r"(barrier)
+        : "memory");
+  } while (!done);
+}
+
+#endif
+
+template <int lanes, class X>
+__global__ void __launch_bounds__(kMostThreads, 2)
+    project_and_scan(Args<X> args, FetchAhead fetch) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  constexpr int kLaneStates = kStates / lanes, kDtPacks = dt_packs(lanes);
+  extern __shared__ __align__(16) unsigned char shared[];
+  __shared__ std::uint64_t arrived;
+  const int from = args.slot_in[0], to = args.slot_out[0];
+  unsigned rank, ranks;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(ranks));
+  const int threads = static_cast<int>(blockDim.x);
+  const Layout layout(args.steps, threads, args.columns, static_cast<int>(ranks), kTerms<X>);
+  const int padded = round_up(args.columns, kTile);
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, in_warp = thread % 32;
+  const unsigned barrier = shared_address(&arrived);
+  if (thread == 0) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier) : "memory");
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier),
+                 "r"(ranks * static_cast<unsigned>(padded) * 4)
+                 : "memory");
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  }
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+
+  // What the scan needs, first, since loads come back in their order. Lanes beyond the last channel
+  // take part in sums, but touch no memory.
+  const int lane = thread % lanes, of_block = thread / lanes;
+  const int d = static_cast<int>(blockIdx.x) * args.block_channels + of_block;
+  const bool active = of_block < args.block_channels && d < args.channels;
+  const int channel = active ? d : 0;
+  const int first = lane * kLaneStates;  // of the states of this lane
+  uint4 dt_w[kDtPacks];
+#pragma unroll
+  for (int j = 0; j < kDtPacks; ++j) {
+    const int i = (lane + j * lanes) * 8;
+    if (i < args.rank)
+      dt_w[j] =
+          load_eight(args.dt_w + std::int64_t{channel} * args.rank, i, args.rank, args.dt_aligned);
+  }
+  float A[kLaneStates], h[kLaneStates];
+  const float bias = args.dt_bias ? args.dt_bias[channel] : 0.0f;
+  const float skip = args.skip ? args.skip[channel] : 0.0f;
+#pragma unroll
+  for (int i = 0; i < kLaneStates; ++i) {
+    const bool exists = active && first + i < args.states;
+    const std::int64_t at = (std::int64_t{from} * args.channels + channel) * args.states;
+    A[i] = exists ? args.A[channel * args.A_row + first + i] : 0.0f;
+    h[i] = exists && from >= 0 ? args.state[at + first + i] : 0.0f;
+  }
+
+  // Weights of the projection: a warp's tile of sixteen columns, the block's inputs.
+  const bool projects = warp * kTile < args.columns;
+  const int row = in_warp / 4, column = in_warp % 4 * 8;  // of a step, in both operands
+  const int first_input = static_cast<int>(rank) * args.steps * kStepInputs;
+  auto* const queue = reinterpret_cast<uint4*>(shared) + thread;
+  uint4 held[kHeldSteps][2];
+  if (projects) {
+    const __nv_bfloat16* w_row[2];
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+      const int o = min(warp * kTile + 8 * n + row, args.columns - 1);  // those beyond: the last
+      w_row[n] = args.x_w + std::int64_t{o} * args.channels;
+    }
+    for (int s = kHeldSteps; s < args.steps; ++s) {
+      const int i = first_input + s * kStepInputs + column;
+#pragma unroll
+      for (int n = 0; n < 2; ++n) {
+        uint4* const to = queue + ((s - kHeldSteps) * 2 + n) * threads;
+        if (args.x_aligned && i + 8 <= args.channels)
+          copy_pack(to, w_row[n] + i);
+        else
+          *to = load_eight(w_row[n], i, args.channels, args.x_aligned);
+      }
+    }
+    commit_copies();
+#pragma unroll
+    for (int s = 0; s < kHeldSteps; ++s) {
+      if (s >= args.steps) break;
+#pragma unroll
+      for (int n = 0; n < 2; ++n)
+        held[s][n] = load_eight(w_row[n], first_input + s * kStepInputs + column, args.channels,
+                                args.x_aligned);
+    }
+  }
+
+  // Before others' sums can come here, and ours go there, all blocks have to be ready for them.
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+
+  wait_for_inputs();
+  const float u = to_float(args.u[channel]);
+  const float z = args.z ? to_float(args.z[channel]) : 0.0f;
+  auto* const terms = reinterpret_cast<unsigned short*>(shared + layout.terms);
+  const int inputs = args.steps * kStepInputs;
+  for (int i = thread; i < inputs; i += threads) {
+    float x = first_input + i < args.channels ? to_float(args.u[first_input + i]) : 0.0f;
+#pragma unroll
+    for (int k = 0; k < kTerms<X>; ++k)
+      terms[k * inputs + i] = static_cast<unsigned short>(take_term(x) >> 16);
+  }
+  __syncthreads();
+  if (projects) {
+    float even[4] = {}, odd[4] = {};
+    const auto step = [&](int s, const uint4& low, const uint4& high) {
+      uint4 x{};
+      if (row < kTerms<X>)
+        x = *reinterpret_cast<const uint4*>(terms + row * inputs + s * kStepInputs + column);
+      multiply_add(even, low.x, high.x, low.y, high.y, x.x, x.y);
+      multiply_add(odd, low.z, high.z, low.w, high.w, x.z, x.w);
+    };
+#pragma unroll
+    for (int s = 0; s < kHeldSteps; ++s) {
+      if (s < args.steps) step(s, held[s][0], held[s][1]);
+    }
+    await_copies<0>();
+#pragma unroll 4
+    for (int s = kHeldSteps; s < args.steps; ++s) {
+      const uint4* const pack = queue + (s - kHeldSteps) * 2 * threads;
+      step(s, pack[0], pack[threads]);
+    }
+    // Rows `row` and `row + 8`; the first lane of four has the first two terms' sums, the second
+    // the third.
+    float low = even[0] + odd[0], high = even[2] + odd[2];
+    if constexpr (kTerms<X> == 3) {
+      low += __shfl_xor_sync(0xffffffffu, low, 1) + (even[1] + odd[1]);
+      high += __shfl_xor_sync(0xffffffffu, high, 1) + (even[3] + odd[3]);
+    }
+    // Four lanes have the sixteen sums for one block: its lane q sums 4 q to 4 q + 3.
+    float sum[4];
+    const int quad = in_warp % 4;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int lane_of = (4 * quad + i) % 8 * 4;
+      const float a = __shfl_sync(0xffffffffu, low, lane_of);
+      const float b = __shfl_sync(0xffffffffu, high, lane_of);
+      sum[i] = quad < 2 ? a : b;
+    }
+    const unsigned mine = shared_address(
+        shared + layout.received + (static_cast<int>(rank) * padded + warp * kTile + 4 * quad) * 4);
+    for (unsigned r = static_cast<unsigned>(in_warp) / 4; r < ranks; r += 8)
+      send(address_in(mine, r), {sum[0], sum[1], sum[2], sum[3]}, address_in(barrier, r));
+  }
+  fetch.run();
+  auto* const sums = reinterpret_cast<float*>(shared + layout.sums);
+  const int rank_room = round_up(args.rank, 8) - args.rank;
+  if (thread < rank_room) sums[args.rank + thread] = 0.0f;
+  const float gate = args.z ? silu(z) : 1.0f;
+  if (thread < args.columns) {
+    await_bytes(barrier);
+    const auto* const part = reinterpret_cast<const float*>(shared + layout.received) + thread;
+    float sum = 0;
+#pragma unroll 8
+    for (unsigned r = 0; r < ranks; ++r) sum += part[static_cast<int>(r) * padded];
+    sums[thread < args.rank ? thread : thread + rank_room] = sum;
+  }
+  __syncthreads();
+
+  // dt = Σ_r dt_low[r] dt_w[d,r]
+  float dt = 0;
+#pragma unroll
+  for (int j = 0; j < kDtPacks; ++j) {
+    const int i = (lane + j * lanes) * 8;
+    if (i >= args.rank) break;
+    const auto* const x = reinterpret_cast<const float4*>(sums + i);
+    const float4 a = x[0], b = x[1];
+    const auto& w = reinterpret_cast<const __nv_bfloat16(&)[8]>(dt_w[j]);
+    dt = fmaf(a.x, to_float(w[0]), dt);
+    dt = fmaf(a.y, to_float(w[1]), dt);
+    dt = fmaf(a.z, to_float(w[2]), dt);
+    dt = fmaf(a.w, to_float(w[3]), dt);
+    dt = fmaf(b.x, to_float(w[4]), dt);
+    dt = fmaf(b.y, to_float(w[5]), dt);
+    dt = fmaf(b.z, to_float(w[6]), dt);
+    dt = fmaf(b.w, to_float(w[7]), dt);
+  }
+#pragma unroll
+  for (int offset = lanes / 2; offset > 0; offset /= 2)
+    dt += __shfl_xor_sync(0xffffffffu, dt, offset);
+  dt += bias;
+  if (args.dt_softplus) dt = softplus(dt);
+
+  const int group = channel / args.channels_per_group;
+  const int groups = args.channels / args.channels_per_group;
+  const float* const B = sums + args.rank + rank_room + group * args.states + first;
+  const float* const C = B + groups * args.states;
+  float y = 0;
+#pragma unroll
+  for (int i = 0; i < kLaneStates; ++i) {
+    if (first + i >= args.states) break;
+    h[i] = advance(args.rule, h[i], dt * A[i], B[i], dt * u);
+    y = fmaf(C[i], h[i], y);
+  }
+#pragma unroll
+  for (int offset = lanes / 2; offset > 0; offset /= 2)
+    y += __shfl_xor_sync(0xffffffffu, y, offset);
+  if (!active) return;
+  if (lane == 0) {
+    if (args.skip) y = fmaf(skip, u, y);
+    args.y[channel] = from_float<X>(y * gate);
+  }
+  if (to < 0) return;
+#pragma unroll
+  for (int i = 0; i < kLaneStates; ++i) {
+    if (first + i < args.states) {
+      args.state[(std::int64_t{to} * args.channels + channel) * args.states + first + i] = h[i];
+    }
+  }
+#endif
+}
+
+/// How a call is divided.
+struct Division {
+  int cluster;         ///< blocks of one
+  int clusters;        ///< in all
+  int steps;           ///< of kStepInputs for each block of a cluster
+  int block_channels;  ///< that a block scans
+  int lanes;           ///< of a channel
+  int threads;
+};
+
+Division divide(const CudaDevice& device, int channels, int columns) {
+  Division of{};
+  of.cluster = 8;
+  if (const char* forced = std::getenv("KRAIT_XC")) of.cluster = std::atoi(forced);
+  of.clusters = std::max(device.multiprocessors() / of.cluster, 1);
+  if (const char* forced = std::getenv("KRAIT_XN")) of.clusters = std::atoi(forced);
+  const auto parts = [](int x, int size) { return (x + size - 1) / size; };
+  of.block_channels = parts(channels, of.cluster * of.clusters);
+  of.clusters = parts(parts(channels, of.block_channels), of.cluster);
+  of.steps = parts(parts(channels, kStepInputs), of.cluster);
+  of.lanes = of.block_channels * 8 <= kMostThreads ? 8 : 4;
+  if (const char* forced = std::getenv("KRAIT_XL")) of.lanes = std::atoi(forced);
+  of.threads = 32 * std::max(parts(columns, kTile), parts(of.block_channels * of.lanes, 32));
+  return of;
+}
+
+std::string supports(const Call& call, const Device& device) {
+  const auto [u, x_w, dt_w, A, skip, z] = call.in<6>();
+  const auto& cuda = static_cast<const CudaDevice&>(device);
+  if (cuda.compute_capability() < 90 || !cuda.early_launch())
+    return "needs compute capability 9.0, and code for it";
+  if (u.dim[0] > 1 || !call.steps) return cat("for one token, got ", u.dim[0]);
+  for (const auto& [name, view] : {std::pair{"x_w", &x_w}, std::pair{"dt_w", &dt_w}}) {
+    if (view->dtype != DType::bf16)
+      return cat(name, ": expected bf16, got ", krait::name(view->dtype));
+  }
+  if (u.dtype != DType::f32 && u.dtype != DType::bf16)
+    return cat("u: expected f32 or bf16, got ", name(u.dtype));
+  if (z && z.dtype != u.dtype)
+    return cat("z: expected ", name(u.dtype), " as u, got ", name(z.dtype));
+  if (A.dim[1] > kStates) return cat("for at most ", kStates, " states, got ", A.dim[1]);
+  if (x_w.dim[0] > kMostThreads / 32 * kTile)
+    return cat("for at most ", kMostThreads / 32 * kTile, " rows of x_w, got ", x_w.dim[0]);
+  if (u.dim[1] > 1 << 20) return "too many channels";
+  const Division of = divide(cuda, static_cast<int>(u.dim[1]), static_cast<int>(x_w.dim[0]));
+  const Layout layout(of.steps, of.threads, static_cast<int>(x_w.dim[0]), of.cluster, 3);
+  const int most_rank = 8 * (of.lanes == 8 ? dt_packs(8) * 8 : dt_packs(4) * 4);
+  if (dt_w.dim[1] > most_rank)
+    return cat("for at most ", most_rank, " columns of dt_w, got ", dt_w.dim[1]);
+  if (of.threads > kMostThreads || layout.bytes > cuda.shared_bytes() - 1024)
+    return cat("too many channels for this device, got ", u.dim[1]);
+  return {};
+}
+
+template <class X>
+void run_as(const Call& call, const Launch& launch) {
+  const auto [u, x_w, dt_w, A, skip, z, dt_bias, state, starts, slot_in, slot_out] = call.in<11>();
+  const auto& device = static_cast<const CudaDevice&>(launch.device);
+  Args<X> args{};
+  args.u = u.as<const X>();
+  if (z) args.z = z.as<const X>();
+  args.y = call.outputs[0].as<X>();
+  args.x_w = x_w.as<const __nv_bfloat16>();
+  args.dt_w = dt_w.as<const __nv_bfloat16>();
+  args.A = A.as<const float>();
+  if (skip) args.skip = skip.as<const float>();
+  if (dt_bias) args.dt_bias = dt_bias.as<const float>();
+  args.state = state.as<float>();
+  args.A_row = A.stride[0];
+  args.channels = static_cast<int>(u.dim[1]);
+  args.channels_per_group = args.channels / static_cast<int>(call.attr("groups"));
+  args.columns = static_cast<int>(x_w.dim[0]);
+  args.rank = static_cast<int>(dt_w.dim[1]);
+  args.states = static_cast<int>(A.dim[1]);
+  args.x_aligned = aligned_to_16(args.x_w, x_w.dim[1] * 2);
+  args.dt_aligned = aligned_to_16(args.dt_w, dt_w.dim[1] * 2);
+  args.dt_softplus = call.flag("dt_softplus");
+  args.rule = call.choice<Discretisation>("discretisation");
+  args.slot_in = slot_in.as<const std::int32_t>();
+  args.slot_out = slot_out.as<const std::int32_t>();
+  const Division of = divide(device, args.channels, args.columns);
+  args.steps = of.steps;
+  args.block_channels = of.block_channels;
+  const Layout layout(of.steps, of.threads, args.columns, of.cluster, kTerms<X>);
+  const auto launch_as = [&](auto kernel) {
+    if (of.cluster > 8)
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    launch_clusters_early(launch, kernel, static_cast<unsigned>(of.cluster),
+                          dim3(static_cast<unsigned>(of.cluster * of.clusters)),
+                          static_cast<unsigned>(of.threads), static_cast<std::size_t>(layout.bytes),
+                          args, FetchAhead(launch));
+  };
+  if (of.lanes == 8)
+    launch_as(project_and_scan<8, X>);
+  else
+    launch_as(project_and_scan<4, X>);
+}
+
+Status run(const Call& call, const Launch& launch) {
+  if (call.inputs[0].elements() == 0) return {};
+  if (call.inputs[0].dtype == DType::f32)
+    run_as<float>(call, launch);
+  else
+    run_as<__nv_bfloat16>(call, launch);
+  return launched(call);
+}
+
+}  // namespace
+
+extern const Kernel x_proj_scan_kernel{"x_proj_scan", "cluster", supports, run};
+
+}  // namespace krait::cuda
