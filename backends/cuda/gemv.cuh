@@ -148,10 +148,25 @@ struct GemvWeights {
   }
 };
 
+/// Which rows of weights the units of lanes take: the first ones each in its turn, the rest as they
+/// come, since the memory does not serve all multiprocessors alike: at the end of a large matrix
+/// they would be 3 µs apart. `next` counts the rows taken, and those asked for in vain, once by
+/// each unit: together `takes`, after which it is zero again for the next kernel.
+struct GemvRows {
+  unsigned* next;   ///< null: all rows are assigned
+  int first_taken;  ///< the first that is not
+  unsigned takes;
+
+  __device__ int take() const { return first_taken + static_cast<int>(atomicInc(next, takes - 1)); }
+};
+
 /// `lanes` share a row of weights: a part of a warp, a warp, or several warps. An epilogue has
-///     Ahead before(t, o): what it can load before wait_for_inputs();
+///     Token token(t): what it loads once, for all rows;
+///     Ahead before(token, t, o): what it can load before wait_for_inputs();
 ///     void after(ahead, t, o): what else it can load before the sum is there;
 ///     void store(t, o, sum, ahead).
+/// What before() and after() load they are not to use: a use waits for the load, which comes after
+/// all the weights that have been asked for, while nothing more is.
 /// The memory leaves little time: per pack there are a copy, three loads, and as many conversions
 /// and products as weights, so whatever else happens in the loop is kept out of it. And between the
 /// inputs' arrival and the last store every instruction counts, four cycles each where the next one
@@ -159,7 +174,8 @@ struct GemvWeights {
 /// branches.
 template <int tokens, int lanes, bool neat, class W, class Epilogue>
 __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
-    gemv(GemvInput input, GemvWeights<W> weights, Epilogue epilogue, FetchAhead fetch) {
+    gemv(GemvInput input, GemvWeights<W> weights, GemvRows rows, Epilogue epilogue,
+         FetchAhead fetch) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
   constexpr int kSlots = kGemvSlotsBefore8;
 #else
@@ -189,6 +205,8 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
   const W* coming_start = weights.w + std::int64_t{first_row} * weights.width + lane * kCount;
   const W* coming = coming_start;
   const std::int64_t row_step = std::int64_t{stride} * weights.width;
+  const unsigned of_row = lanes >= 32 ? 0xffffffffu : 0xffffu << (thread % 32 / lanes * lanes);
+  int taken = 0;
   const auto ask = [&](int slot) {
     if (coming_row < weights.outputs) {
       uint4* const to = ring + slot * (kGemvGroup * kGemvThreads);
@@ -207,23 +225,34 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
       coming_base += kGemvGroup * lanes;
       if (coming_base >= packs) {
         coming_base = 0;
-        coming_row += stride;
-        coming_start += row_step;
+        if (lanes > 32 || !rows.next) {
+          coming_row += stride;
+          coming_start += row_step;
+        } else {
+          coming_row = coming_row + stride < rows.first_taken
+                           ? coming_row + stride
+                           : __shfl_sync(of_row, taken, 0, lanes <= 32 ? lanes : 32);
+          if (lane == 0 && coming_row + stride >= rows.first_taken && coming_row < weights.outputs)
+            taken = rows.take();
+          coming_start = weights.w + std::int64_t{coming_row} * weights.width + lane * kCount;
+        }
         coming = coming_start;
       }
     }
     commit_copies();
   };
+  const bool stores = lane < tokens && lane < input.tokens;
+  typename Epilogue::Token token{};
+  if (stores) token = epilogue.token(lane);
 #pragma unroll
   for (int slot = 0; slot + 1 < kSlots; ++slot) ask(slot);
   if (input.norm_weight) {
     for (int q = thread; q < packs * kQuads; q += kGemvThreads)
       quads[q % kQuads * packs + q / kQuads] = input.template norm_quad<neat>(q);
   }
-  const bool stores = lane < tokens && lane < input.tokens;
   int row = first_row;
   typename Epilogue::Ahead ahead{};
-  if (stores && row < weights.outputs) ahead = epilogue.before(lane, row);
+  if (stores && row < weights.outputs) ahead = epilogue.before(token, lane, row);
 
   wait_for_inputs();
   if (stores && row < weights.outputs) epilogue.after(ahead, lane, row);
@@ -343,12 +372,18 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
       parity ^= 1;
     }
     const int done = row;
-    row += stride;
-    first += stride;
+    if (lanes > 32 || !rows.next) {
+      row += stride;
+      first += stride;
+    } else {
+      // What we ask for is at most a row ahead (launch_gemv() sees to it).
+      row = coming_row;
+      first = __any_sync(0xffffffffu, row < weights.outputs) ? 0 : weights.outputs;
+    }
     if (stores && done < weights.outputs) {
       epilogue.store(lane, done, mine * scale, ahead);
       if (row < weights.outputs) {
-        ahead = epilogue.before(lane, row);
+        ahead = epilogue.before(token, lane, row);
         epilogue.after(ahead, lane, row);
       }
     }
@@ -406,8 +441,18 @@ void launch_gemv(const Launch& launch, const GemvInput& input, const GemvWeights
   const auto& device = static_cast<const CudaDevice&>(launch.device);
   const int blocks = std::min(weights.outputs, device.multiprocessors());
   const int shared = gemv_ring_bytes(device) + tokens * weights.packs() * weights.kCount * 4;
+  GemvRows rows{};
+  const int units = blocks * (kGemvThreads / lanes);
+  const int groups = (weights.packs() + kGemvGroup * lanes - 1) / (kGemvGroup * lanes);
+  // Of the rows that each unit has, two have to be its own, for asking for one takes as long as
+  // reading one; and what is asked for, up to kGemvSlots groups ahead, is to be of the next row.
+  if (const int each = weights.outputs / units; lanes <= 32 && each >= 3 && groups >= kGemvSlots) {
+    rows.next = device.row_counter();
+    rows.first_taken = std::max(each - 2, 2) * units;
+    rows.takes = static_cast<unsigned>(weights.outputs - rows.first_taken + units);
+  }
   launch_early(launch, gemv<tokens, lanes, neat, W, Epilogue>, dim3(static_cast<unsigned>(blocks)),
-               kGemvThreads, static_cast<std::size_t>(shared), input, weights, epilogue,
+               kGemvThreads, static_cast<std::size_t>(shared), input, weights, rows, epilogue,
                FetchAhead(launch));
 }
 
@@ -417,9 +462,10 @@ template <int tokens, class W, class Epilogue>
 void launch_gemv(const Launch& launch, const GemvInput& input, const GemvWeights<W>& weights,
                  const Epilogue& epilogue) {
   const int rows = static_cast<const CudaDevice&>(launch.device).multiprocessors() * kGemvWarps;
+  static const bool l128 = std::getenv("KRAIT_L128");
   if (!input.aligned || !weights.aligned || weights.width % weights.kCount != 0)
     launch_gemv<tokens, 32, false>(launch, input, weights, epilogue);
-  else if (weights.outputs <= rows / 4)
+  else if (weights.outputs <= rows / 4 || (l128 && weights.outputs < 3000))
     launch_gemv<tokens, 128, true>(launch, input, weights, epilogue);
   else if (weights.outputs <= rows || weights.outputs > 2 * rows)
     launch_gemv<tokens, 32, true>(launch, input, weights, epilogue);
@@ -465,15 +511,17 @@ struct PlainEpilogue {
   const float* residual;  ///< may be null
   std::int64_t residual_row;
 
+  struct Token {};
   struct Ahead {
-    float add;
+    float bias, residual;
   };
-  __device__ Ahead before(int, int o) const { return {bias ? bias[o] : 0.0f}; }
+  __device__ Token token(int) const { return {}; }
+  __device__ Ahead before(const Token&, int, int o) const { return {bias ? bias[o] : 0.0f, 0.0f}; }
   __device__ void after(Ahead& ahead, int t, int o) const {
-    if (residual) ahead.add += residual[t * residual_row + o];
+    if (residual) ahead.residual = residual[t * residual_row + o];
   }
   __device__ void store(int t, int o, float sum, const Ahead& ahead) const {
-    set_element(y, type, t * y_row + o, sum + ahead.add);
+    set_element(y, type, t * y_row + o, sum + (ahead.bias + ahead.residual));
   }
   PlainEpilogue from(int t) const {
     PlainEpilogue rest = *this;

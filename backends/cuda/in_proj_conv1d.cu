@@ -22,6 +22,11 @@ struct ConvEpilogue {
   const std::int32_t* slot_in;
   const std::int32_t* slot_out;
 
+  struct Token {
+    int from, to;  ///< slots of the sequence whose only token this is
+  };
+  __device__ Token token(int t) const { return {slot_in[t], slot_out[t]}; }
+
   /// Fewer taps than kMostTaps stand at the end, behind zeros: the latest input has the last one.
   struct Ahead {
     float bias, conv_bias;
@@ -33,20 +38,20 @@ struct ConvEpilogue {
     const int missing = kMostTaps - taps;
     return state + (static_cast<std::int64_t>(slot) * channels + d) * (taps - 1) - missing;
   }
-  __device__ Ahead before(int t, int o) const {
+  __device__ Ahead before(const Token& token, int, int o) const {
     Ahead a{};
     a.bias = bias ? bias[o] : 0.0f;
     a.convolves = o < channels;
     if (!a.convolves) return a;
-    const int from = slot_in[t], to = slot_out[t];  // token t is the only one of sequence t
     const int missing = kMostTaps - taps;
     const float* const w = conv_w + o * conv_row - missing;
     a.conv_bias = conv_bias ? conv_bias[o] : 0.0f;
-    a.to = to >= 0 ? state_of(to, o) : nullptr;
+    a.to = token.to >= 0 ? state_of(token.to, o) : nullptr;
 #pragma unroll
     for (int k = 0; k < kMostTaps; ++k) {
       if (k >= missing) a.w[k] = w[k];
-      if (k >= missing && k + 1 < kMostTaps && from >= 0) a.history[k] = state_of(from, o)[k];
+      if (k >= missing && k + 1 < kMostTaps && token.from >= 0)
+        a.history[k] = state_of(token.from, o)[k];
     }
     return a;
   }

@@ -130,33 +130,8 @@ __global__ void __launch_bounds__(kMostThreads, 2)
   }
   asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 
-  // What the scan needs, first, since loads come back in their order. Lanes beyond the last channel
-  // take part in sums, but touch no memory.
-  const int lane = thread % lanes, of_block = thread / lanes;
-  const int d = static_cast<int>(blockIdx.x) * args.block_channels + of_block;
-  const bool active = of_block < args.block_channels && d < args.channels;
-  const int channel = active ? d : 0;
-  const int first = lane * kLaneStates;  // of the states of this lane
-  uint4 dt_w[kDtPacks];
-#pragma unroll
-  for (int j = 0; j < kDtPacks; ++j) {
-    const int i = (lane + j * lanes) * 8;
-    if (i < args.rank)
-      dt_w[j] =
-          load_eight(args.dt_w + std::int64_t{channel} * args.rank, i, args.rank, args.dt_aligned);
-  }
-  float A[kLaneStates], h[kLaneStates];
-  const float bias = args.dt_bias ? args.dt_bias[channel] : 0.0f;
-  const float skip = args.skip ? args.skip[channel] : 0.0f;
-#pragma unroll
-  for (int i = 0; i < kLaneStates; ++i) {
-    const bool exists = active && first + i < args.states;
-    const std::int64_t at = (std::int64_t{from} * args.channels + channel) * args.states;
-    A[i] = exists ? args.A[channel * args.A_row + first + i] : 0.0f;
-    h[i] = exists && from >= 0 ? args.state[at + first + i] : 0.0f;
-  }
-
-  // Weights of the projection: a warp's tile of sixteen columns, the block's inputs.
+  // Weights of the projection, which are needed first: a warp's tile of sixteen columns, the
+  // block's inputs.
   const bool projects = warp * kTile < args.columns;
   const int row = in_warp / 4, column = in_warp % 4 * 8;  // of a step, in both operands
   const int first_input = static_cast<int>(rank) * args.steps * kStepInputs;
@@ -189,6 +164,31 @@ __global__ void __launch_bounds__(kMostThreads, 2)
         held[s][n] = load_eight(w_row[n], first_input + s * kStepInputs + column, args.channels,
                                 args.x_aligned);
     }
+  }
+
+  // What the scan needs. Lanes beyond the last channel take part in sums, but touch no memory.
+  const int lane = thread % lanes, of_block = thread / lanes;
+  const int d = static_cast<int>(blockIdx.x) * args.block_channels + of_block;
+  const bool active = of_block < args.block_channels && d < args.channels;
+  const int channel = active ? d : 0;
+  const int first = lane * kLaneStates;  // of the states of this lane
+  uint4 dt_w[kDtPacks];
+#pragma unroll
+  for (int j = 0; j < kDtPacks; ++j) {
+    const int i = (lane + j * lanes) * 8;
+    if (i < args.rank)
+      dt_w[j] =
+          load_eight(args.dt_w + std::int64_t{channel} * args.rank, i, args.rank, args.dt_aligned);
+  }
+  float A[kLaneStates], h[kLaneStates];
+  const float bias = args.dt_bias ? args.dt_bias[channel] : 0.0f;
+  const float skip = args.skip ? args.skip[channel] : 0.0f;
+#pragma unroll
+  for (int i = 0; i < kLaneStates; ++i) {
+    const bool exists = active && first + i < args.states;
+    const std::int64_t at = (std::int64_t{from} * args.channels + channel) * args.states;
+    A[i] = exists ? args.A[channel * args.A_row + first + i] : 0.0f;
+    h[i] = exists && from >= 0 ? args.state[at + first + i] : 0.0f;
   }
 
   // Before others' sums can come here, and ours go there, all blocks have to be ready for them.
