@@ -57,8 +57,6 @@ class CudaDevice final : public Device {
   /// Whether kernels may start before the one before them has ended (early_launch.cuh).
   bool early_launch() const { return early_launch_; }
   int compute_capability() const { return compute_capability_; }  ///< 90 for 9.0
-  /// A number in the device's memory that is zero between kernels (gemv.cuh).
-  unsigned* row_counter() const { return row_counter_; }
   /// Matrix products on cuBLASLt; between begin_run() and end_run().
   Products& products();
 
@@ -67,7 +65,6 @@ class CudaDevice final : public Device {
 
   int index_;
   cudaStream_t stream_;
-  unsigned* row_counter_ = nullptr;
   int multiprocessors_;
   int shared_bytes_;
   bool early_launch_;

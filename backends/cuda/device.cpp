@@ -125,9 +125,6 @@ Result<std::shared_ptr<Device>> CudaDevice::open(int index) {
   cudaStream_t stream = nullptr;
   KRAIT_TRY(check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "creating a stream"));
   std::shared_ptr<CudaDevice> device(new CudaDevice(index, stream, properties));
-  KRAIT_TRY(check(cudaMalloc(&device->row_counter_, sizeof(unsigned)), "allocating a counter"));
-  KRAIT_TRY(check(cudaMemsetAsync(device->row_counter_, 0, sizeof(unsigned), stream),
-                  "zeroing a counter"));
   KRAIT_ASSIGN(device->staging_, Staging::create(index));
   return std::shared_ptr<Device>(std::move(device));
 }
@@ -136,7 +133,6 @@ CudaDevice::~CudaDevice() {
   cudaSetDevice(index_);
   products_.reset();
   staging_.reset();
-  cudaFree(row_counter_);
   cudaStreamDestroy(stream_);
 }
 

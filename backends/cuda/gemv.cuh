@@ -148,18 +148,6 @@ struct GemvWeights {
   }
 };
 
-/// Which rows of weights the units of lanes take: the first ones each in its turn, the rest as they
-/// come, since the memory does not serve all multiprocessors alike: at the end of a large matrix
-/// they would be 3 µs apart. `next` counts the rows taken, and those asked for in vain, once by
-/// each unit: together `takes`, after which it is zero again for the next kernel.
-struct GemvRows {
-  unsigned* next;   ///< null: all rows are assigned
-  int first_taken;  ///< the first that is not
-  unsigned takes;
-
-  __device__ int take() const { return first_taken + static_cast<int>(atomicInc(next, takes - 1)); }
-};
-
 /// `lanes` share a row of weights: a part of a warp, a warp, or several warps. An epilogue has
 ///     Token token(t): what it loads once, for all rows;
 ///     Ahead before(token, t, o): what it can load before wait_for_inputs();
@@ -174,8 +162,7 @@ struct GemvRows {
 /// branches.
 template <int tokens, int lanes, bool neat, class W, class Epilogue>
 __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
-    gemv(GemvInput input, GemvWeights<W> weights, GemvRows rows, Epilogue epilogue,
-         FetchAhead fetch) {
+    gemv(GemvInput input, GemvWeights<W> weights, Epilogue epilogue, FetchAhead fetch) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
   constexpr int kSlots = kGemvSlotsBefore8;
 #else
@@ -205,8 +192,6 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
   const W* coming_start = weights.w + std::int64_t{first_row} * weights.width + lane * kCount;
   const W* coming = coming_start;
   const std::int64_t row_step = std::int64_t{stride} * weights.width;
-  const unsigned of_row = lanes >= 32 ? 0xffffffffu : 0xffffu << (thread % 32 / lanes * lanes);
-  int taken = 0;
   const auto ask = [&](int slot) {
     if (coming_row < weights.outputs) {
       uint4* const to = ring + slot * (kGemvGroup * kGemvThreads);
@@ -225,37 +210,32 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
       coming_base += kGemvGroup * lanes;
       if (coming_base >= packs) {
         coming_base = 0;
-        if (lanes > 32 || !rows.next) {
-          coming_row += stride;
-          coming_start += row_step;
-        } else {
-          coming_row = coming_row + stride < rows.first_taken
-                           ? coming_row + stride
-                           : __shfl_sync(of_row, taken, 0, lanes <= 32 ? lanes : 32);
-          if (lane == 0 && coming_row + stride >= rows.first_taken && coming_row < weights.outputs)
-            taken = rows.take();
-          coming_start = weights.w + std::int64_t{coming_row} * weights.width + lane * kCount;
-        }
+        coming_row += stride;
+        coming_start += row_step;
         coming = coming_start;
       }
     }
     commit_copies();
   };
-  const bool stores = lane < tokens && lane < input.tokens;
+  // A lane keeps one sum, of token `t` and the row kept_row, until the lanes of the unit have one
+  // each or no row is left: so the epilogue, as long as several groups of packs, runs once.
+  constexpr int kKept = (lanes < 32 ? lanes : 32) / tokens;  // rows
+  const int t = lane % tokens;
+  int kept_row = first_row + lane / tokens * stride;
+  const bool keeps = lane < kKept * tokens && t < input.tokens;
   typename Epilogue::Token token{};
-  if (stores) token = epilogue.token(lane);
+  if (keeps) token = epilogue.token(t);
 #pragma unroll
   for (int slot = 0; slot + 1 < kSlots; ++slot) ask(slot);
   if (input.norm_weight) {
     for (int q = thread; q < packs * kQuads; q += kGemvThreads)
       quads[q % kQuads * packs + q / kQuads] = input.template norm_quad<neat>(q);
   }
-  int row = first_row;
   typename Epilogue::Ahead ahead{};
-  if (stores && row < weights.outputs) ahead = epilogue.before(token, lane, row);
+  if (keeps && kept_row < weights.outputs) ahead = epilogue.before(token, t, kept_row);
 
   wait_for_inputs();
-  if (stores && row < weights.outputs) epilogue.after(ahead, lane, row);
+  if (keeps && kept_row < weights.outputs) epilogue.after(ahead, t, kept_row);
   float square[tokens] = {};
   const auto stage = [&](auto type) {
     using X = decltype(type);
@@ -266,8 +246,8 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
       for (int j = 0; j < kBatch; ++j) {
         const int q = from + j * kGemvThreads;
 #pragma unroll
-        for (int t = 0; t < tokens; ++t)
-          x[j][t] = q < packs * kQuads ? input.template quad<X, neat>(t, q) : float4{};
+        for (int u = 0; u < tokens; ++u)
+          x[j][u] = q < packs * kQuads ? input.template quad<X, neat>(u, q) : float4{};
       }
 #pragma unroll
       for (int j = 0; j < kBatch; ++j) {
@@ -276,13 +256,13 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
         const int to = q % kQuads * packs + q / kQuads;
         const float4 g = input.norm_weight ? quads[to] : float4{};  // this thread put it there
 #pragma unroll
-        for (int t = 0; t < tokens; ++t) {
-          float4& v = x[j][t];
+        for (int u = 0; u < tokens; ++u) {
+          float4& v = x[j][u];
           if (input.norm_weight) {
-            square[t] += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+            square[u] += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
             v = {v.x * g.x, v.y * g.y, v.z * g.z, v.w * g.w};
           }
-          quads[t * kQuads * packs + to] = v;
+          quads[u * kQuads * packs + to] = v;
         }
       }
     }
@@ -295,19 +275,19 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
     stage(__half{});
   if (input.norm_weight) {
 #pragma unroll
-    for (int t = 0; t < tokens; ++t) {
-      const float sum = warp_sum(square[t]);
-      if (thread % 32 == 0) squares[t][warp] = sum;
+    for (int u = 0; u < tokens; ++u) {
+      const float sum = warp_sum(square[u]);
+      if (thread % 32 == 0) squares[u][warp] = sum;
     }
   }
   __syncthreads();
   if (lanes > 32) fetch.run();  // few rows: a small kernel
-  float scale = 1;              // of token `lane`
-  if (input.norm_weight && stores) {
+  float scale = 1;              // of token `t`
+  if (input.norm_weight && keeps) {
     float4 part{};
 #pragma unroll
     for (int i = 0; i < kGemvWarps; i += 4) {
-      const float4 more = load_quad(&squares[lane][i]);
+      const float4 more = load_quad(&squares[t][i]);
       part = {part.x + more.x, part.y + more.y, part.z + more.z, part.w + more.w};
     }
     const float sum = (part.x + part.y) + (part.z + part.w);
@@ -315,6 +295,12 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
   }
 
   float sums[tokens][kQuads] = {};
+  float mine = 0;  // the sum that this lane keeps
+  int kept = 0;    // rows
+  const auto store = [&] {
+    if (keeps && lane < kept * tokens && kept_row < weights.outputs)
+      epilogue.store(t, kept_row, mine * scale, ahead);
+  };
   int parity = 0, slot = 0, base = 0;
   // The threads that add up together, a warp or all that meet at the barrier, end together: with
   // the first of their rows.
@@ -331,11 +317,11 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
       const uint4 bits = group[j * kGemvThreads];
       const Pack& pack = reinterpret_cast<const Pack&>(bits);
 #pragma unroll
-      for (int t = 0; t < tokens; ++t) {
+      for (int u = 0; u < tokens; ++u) {
 #pragma unroll
         for (int q = 0; q < kQuads; ++q) {
-          const float4 v = x[(t * kQuads + q) * packs + j * lanes];
-          float& sum = sums[t][q];
+          const float4 v = x[(u * kQuads + q) * packs + j * lanes];
+          float& sum = sums[u][q];
           sum = fmaf(v.x, to_float(pack.element[4 * q]), sum);
           sum = fmaf(v.y, to_float(pack.element[4 * q + 1]), sum);
           sum = fmaf(v.z, to_float(pack.element[4 * q + 2]), sum);
@@ -347,47 +333,44 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
     base += kGemvGroup * lanes;
     if (base < packs) continue;
     base = 0;
-    float mine = 0;  // the sum of token `lane`
 #pragma unroll
-    for (int t = 0; t < tokens; ++t) {
+    for (int u = 0; u < tokens; ++u) {
       float sum = 0;
 #pragma unroll
       for (int q = 0; q < kQuads; ++q) {
-        sum += sums[t][q];
-        sums[t][q] = 0;
+        sum += sums[u][q];
+        sums[u][q] = 0;
       }
 #pragma unroll
       for (int offset = (lanes < 32 ? lanes : 32) / 2; offset > 0; offset /= 2)
         sum += __shfl_xor_sync(0xffffffffu, sum, offset);
-      if (lane % 32 == t) mine = sum;
+      if constexpr (kWarps > 1) {
+        if (thread % 32 == 0) partial[parity][warp][u] = sum;
+      } else if (lane == kept * tokens + u) {
+        mine = sum;
+      }
     }
     if constexpr (kWarps > 1) {
-      if (thread % 32 < tokens) partial[parity][warp][thread % 32] = mine;
       __syncthreads();
-      if (lane < tokens) {
+      if (lane / tokens == kept) {
         mine = 0;
 #pragma unroll
-        for (int i = 0; i < kWarps; ++i) mine += partial[parity][warp + i][lane];
+        for (int i = 0; i < kWarps; ++i) mine += partial[parity][warp + i][t];
       }
       parity ^= 1;
     }
-    const int done = row;
-    if (lanes > 32 || !rows.next) {
-      row += stride;
-      first += stride;
-    } else {
-      // What we ask for is at most a row ahead (launch_gemv() sees to it).
-      row = coming_row;
-      first = __any_sync(0xffffffffu, row < weights.outputs) ? 0 : weights.outputs;
-    }
-    if (stores && done < weights.outputs) {
-      epilogue.store(lane, done, mine * scale, ahead);
-      if (row < weights.outputs) {
-        ahead = epilogue.before(token, lane, row);
-        epilogue.after(ahead, lane, row);
+    first += stride;
+    if (++kept == kKept && first < weights.outputs) {
+      store();
+      kept = 0;
+      kept_row += kKept * stride;
+      if (keeps && kept_row < weights.outputs) {
+        ahead = epilogue.before(token, t, kept_row);
+        epilogue.after(ahead, t, kept_row);
       }
     }
   }
+  store();
   await_copies<0>();
   if (lanes <= 32) fetch.run();  // when we need the memory no more
 }
@@ -441,18 +424,8 @@ void launch_gemv(const Launch& launch, const GemvInput& input, const GemvWeights
   const auto& device = static_cast<const CudaDevice&>(launch.device);
   const int blocks = std::min(weights.outputs, device.multiprocessors());
   const int shared = gemv_ring_bytes(device) + tokens * weights.packs() * weights.kCount * 4;
-  GemvRows rows{};
-  const int units = blocks * (kGemvThreads / lanes);
-  const int groups = (weights.packs() + kGemvGroup * lanes - 1) / (kGemvGroup * lanes);
-  // Of the rows that each unit has, two have to be its own, for asking for one takes as long as
-  // reading one; and what is asked for, up to kGemvSlots groups ahead, is to be of the next row.
-  if (const int each = weights.outputs / units; lanes <= 32 && each >= 3 && groups >= kGemvSlots) {
-    rows.next = device.row_counter();
-    rows.first_taken = std::max(each - 2, 2) * units;
-    rows.takes = static_cast<unsigned>(weights.outputs - rows.first_taken + units);
-  }
   launch_early(launch, gemv<tokens, lanes, neat, W, Epilogue>, dim3(static_cast<unsigned>(blocks)),
-               kGemvThreads, static_cast<std::size_t>(shared), input, weights, rows, epilogue,
+               kGemvThreads, static_cast<std::size_t>(shared), input, weights, epilogue,
                FetchAhead(launch));
 }
 
@@ -462,10 +435,9 @@ template <int tokens, class W, class Epilogue>
 void launch_gemv(const Launch& launch, const GemvInput& input, const GemvWeights<W>& weights,
                  const Epilogue& epilogue) {
   const int rows = static_cast<const CudaDevice&>(launch.device).multiprocessors() * kGemvWarps;
-  static const bool l128 = std::getenv("KRAIT_L128");
   if (!input.aligned || !weights.aligned || weights.width % weights.kCount != 0)
     launch_gemv<tokens, 32, false>(launch, input, weights, epilogue);
-  else if (weights.outputs <= rows / 4 || (l128 && weights.outputs < 3000))
+  else if (weights.outputs <= rows / 4)
     launch_gemv<tokens, 128, true>(launch, input, weights, epilogue);
   else if (weights.outputs <= rows || weights.outputs > 2 * rows)
     launch_gemv<tokens, 32, true>(launch, input, weights, epilogue);

@@ -329,7 +329,7 @@ Division divide(const CudaDevice& device, int channels, int columns) {
   Division of{};
   of.cluster = 8;
   if (const char* forced = std::getenv("KRAIT_XC")) of.cluster = std::atoi(forced);
-  of.clusters = std::max(device.multiprocessors() / of.cluster, 1);
+  of.clusters = std::min(device.multiprocessors() / of.cluster, 7);
   if (const char* forced = std::getenv("KRAIT_XN")) of.clusters = std::atoi(forced);
   const auto parts = [](int x, int size) { return (x + size - 1) / size; };
   of.block_channels = parts(channels, of.cluster * of.clusters);
