@@ -5,6 +5,13 @@
 
 #include "backends/cuda/cuda.h"
 
+/// Before a kernel's bounds: so many blocks that follow each other form a cluster.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+#define KRAIT_CLUSTER(blocks)  // there are none; nor is the kernel launched
+#else
+#define KRAIT_CLUSTER(blocks) __cluster_dims__(blocks, 1, 1)
+#endif
+
 namespace krait::cuda {
 
 /// Returns when every kernel before this one has ended, and lets the next one start: earlier, its
@@ -36,11 +43,10 @@ struct FetchAhead {
 };
 
 /// Launches a kernel that calls wait_for_inputs() before it reads what the kernel before it writes,
-/// and before it writes anything. `cluster` blocks that follow each other form a cluster; 0 leaves
-/// that to the kernel.
+/// and before it writes anything.
 template <class... Params, class... Args>
-void launch_clusters_early(const Launch& launch, void (*kernel)(Params...), unsigned cluster,
-                           dim3 grid, unsigned threads, std::size_t shared_bytes, Args&&... args) {
+void launch_early(const Launch& launch, void (*kernel)(Params...), dim3 grid, unsigned threads,
+                  std::size_t shared_bytes, Args&&... args) {
   const auto& device = static_cast<const CudaDevice&>(launch.device);
   if (shared_bytes > 48 << 10) {
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -50,31 +56,17 @@ void launch_clusters_early(const Launch& launch, void (*kernel)(Params...), unsi
   // multiprocessor has to run dry.
   cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                        cudaSharedmemCarveoutMaxShared);
-  cudaLaunchAttribute attributes[2]{};
-  unsigned count = 0;
-  if (launch.early && device.early_launch()) {
-    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
-  }
-  if (cluster > 0) {
-    attributes[count].id = cudaLaunchAttributeClusterDimension;
-    attributes[count++].val.clusterDim = {cluster, 1, 1};
-  }
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = dim3(threads);
   config.dynamicSmemBytes = shared_bytes;
   config.stream = device.stream();
-  config.attrs = attributes;
-  config.numAttrs = count;
+  config.attrs = &early;
+  config.numAttrs = launch.early && device.early_launch() ? 1 : 0;
   cudaLaunchKernelEx(&config, kernel, Params(args)...);  // errors: see launched()
-}
-
-template <class... Params, class... Args>
-void launch_early(const Launch& launch, void (*kernel)(Params...), dim3 grid, unsigned threads,
-                  std::size_t shared_bytes, Args&&... args) {
-  launch_clusters_early(launch, kernel, 0, grid, threads, shared_bytes,
-                        std::forward<Args>(args)...);
 }
 
 }  // namespace krait::cuda

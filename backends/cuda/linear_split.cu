@@ -30,12 +30,6 @@ struct Args {
   bool x_aligned, w_aligned;  ///< rows begin at multiples of sixteen bytes
 };
 
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-#define KRAIT_CLUSTER(blocks)  // there are none; nor is the kernel launched
-#else
-#define KRAIT_CLUSTER(blocks) __cluster_dims__(blocks, 1, 1)
-#endif
-
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 
 constexpr int kWarps = kThreads / 32;

@@ -15,11 +15,14 @@
 namespace krait::cuda {
 namespace {
 
-constexpr int kMostThreads = 384;
-constexpr int kMostCluster = 16;  ///< blocks
-constexpr int kTile = 16;         ///< columns of the projection that a warp makes: rows of one mma
-constexpr int kStepInputs = 32;   ///< of two mma
-constexpr int kHeldSteps = 2;     ///< whose weights wait in registers, the others in shared memory
+constexpr int kMostThreads = 384;  ///< of a block
+constexpr int kCluster = 8;        ///< blocks
+/// Every cluster reads all weights of the projection: more clusters make the scan no faster, but
+/// keep the projection before this one from its weights (bench/results/cuda-h100.md).
+constexpr int kMostClusters = 7;
+constexpr int kTile = 16;        ///< columns of the projection that a warp makes: rows of one mma
+constexpr int kStepInputs = 32;  ///< of two mma
+constexpr int kHeldSteps = 2;    ///< whose weights wait in registers, the others in shared memory
 constexpr int kStates = 16;
 
 /// Packs of eight elements of a row of dt_w that one of `lanes` of a channel has.
@@ -53,19 +56,18 @@ __host__ __device__ inline int round_up(int x, int to) {
   return (x + to - 1) / to * to;
 }
 
-/// Where things lie in shared memory, in bytes. After each sum of dt_low's columns there is room to
-/// make their number a multiple of eight.
+/// Where things lie in shared memory, in bytes.
 struct Layout {
   int queue = 0;  ///< uint4 [steps − kHeldSteps][2][threads]: weights on the way
-  int received;   ///< float [cluster][columns]: every block's part of the sums
+  int received;   ///< float [kCluster][columns]: every block's part of the sums
   int terms;      ///< bfloat16 [terms][inputs of the block]
-  int sums;       ///< float [columns]
+  int sums;       ///< float [columns], with room to make those of dt_low a multiple of eight
   int bytes;
 
-  __host__ __device__ Layout(int steps, int threads, int columns, int cluster, int term_count) {
+  __host__ __device__ Layout(int steps, int threads, int columns, int term_count) {
     const int padded = round_up(columns, kTile);
     received = (steps > kHeldSteps ? steps - kHeldSteps : 0) * 2 * threads * 16;
-    terms = received + cluster * padded * 4;
+    terms = received + kCluster * padded * 4;
     sums = terms + term_count * steps * kStepInputs * 2;
     bytes = sums + (padded + 8) * 4;
   }
@@ -105,30 +107,43 @@ __device__ inline void await_bytes(unsigned barrier) {
 
 #endif
 
-template <int lanes, class X>
-__global__ void __launch_bounds__(kMostThreads, 2)
+/// The states of a lane.
+template <int count>
+struct alignas(4 * count) LaneStates {
+  float of[count];
+};
+
+/// `neat`: what real models have. Rows are aligned, every block has whole steps of inputs and every
+/// warp whole tiles, dt_low has whole packs, there are kStates states and one group, and the rule
+/// is mamba's. So there are no branches, which between the inputs' arrival and the last store would
+/// cost more than the work.
+template <int lanes, bool neat, class X>
+__global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kMostThreads)
     project_and_scan(Args<X> args, FetchAhead fetch) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   constexpr int kLaneStates = kStates / lanes, kDtPacks = dt_packs(lanes);
+  using States = LaneStates<kLaneStates>;
   extern __shared__ __align__(16) unsigned char shared[];
   __shared__ std::uint64_t arrived;
   const int from = args.slot_in[0], to = args.slot_out[0];
-  unsigned rank, ranks;
+  unsigned rank;  // of the block in its cluster
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(ranks));
   const int threads = static_cast<int>(blockDim.x);
-  const Layout layout(args.steps, threads, args.columns, static_cast<int>(ranks), kTerms<X>);
+  const Layout layout(args.steps, threads, args.columns, kTerms<X>);
   const int padded = round_up(args.columns, kTile);
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, in_warp = thread % 32;
   const unsigned barrier = shared_address(&arrived);
   if (thread == 0) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier) : "memory");
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier),
-                 "r"(ranks * static_cast<unsigned>(padded) * 4)
+                 "r"(kCluster * padded * 4)
                  : "memory");
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
   asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+  const auto eight = [](const __nv_bfloat16* row, int i, int width, bool aligned) {
+    return neat ? *reinterpret_cast<const uint4*>(row + i) : load_eight(row, i, width, aligned);
+  };
 
   // Weights of the projection, which are needed first: a warp's tile of sixteen columns, the
   // block's inputs.
@@ -138,21 +153,22 @@ __global__ void __launch_bounds__(kMostThreads, 2)
   auto* const queue = reinterpret_cast<uint4*>(shared) + thread;
   uint4 held[kHeldSteps][2];
   if (projects) {
-    const __nv_bfloat16* w_row[2];
+    const __nv_bfloat16* w[2];  // the lane's first pack of both rows
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
-      const int o = min(warp * kTile + 8 * n + row, args.columns - 1);  // those beyond: the last
-      w_row[n] = args.x_w + std::int64_t{o} * args.channels;
+      const int o = warp * kTile + 8 * n + row;  // those beyond the last are the last
+      w[n] = args.x_w + std::int64_t{neat ? o : min(o, args.columns - 1)} * args.channels;
     }
+#pragma unroll 2
     for (int s = kHeldSteps; s < args.steps; ++s) {
       const int i = first_input + s * kStepInputs + column;
 #pragma unroll
       for (int n = 0; n < 2; ++n) {
-        uint4* const to = queue + ((s - kHeldSteps) * 2 + n) * threads;
-        if (args.x_aligned && i + 8 <= args.channels)
-          copy_pack(to, w_row[n] + i);
+        uint4* const slot = queue + ((s - kHeldSteps) * 2 + n) * threads;
+        if (neat)
+          copy_pack(slot, w[n] + i);
         else
-          *to = load_eight(w_row[n], i, args.channels, args.x_aligned);
+          *slot = load_eight(w[n], i, args.channels, args.x_aligned);
       }
     }
     commit_copies();
@@ -161,12 +177,12 @@ __global__ void __launch_bounds__(kMostThreads, 2)
       if (s >= args.steps) break;
 #pragma unroll
       for (int n = 0; n < 2; ++n)
-        held[s][n] = load_eight(w_row[n], first_input + s * kStepInputs + column, args.channels,
-                                args.x_aligned);
+        held[s][n] =
+            eight(w[n], first_input + s * kStepInputs + column, args.channels, args.x_aligned);
     }
   }
 
-  // What the scan needs. Lanes beyond the last channel take part in sums, but touch no memory.
+  // What the scan needs. Lanes beyond the last channel take part in sums, but store nothing.
   const int lane = thread % lanes, of_block = thread / lanes;
   const int d = static_cast<int>(blockIdx.x) * args.block_channels + of_block;
   const bool active = of_block < args.block_channels && d < args.channels;
@@ -177,20 +193,25 @@ __global__ void __launch_bounds__(kMostThreads, 2)
   for (int j = 0; j < kDtPacks; ++j) {
     const int i = (lane + j * lanes) * 8;
     if (i < args.rank)
-      dt_w[j] =
-          load_eight(args.dt_w + std::int64_t{channel} * args.rank, i, args.rank, args.dt_aligned);
+      dt_w[j] = eight(args.dt_w + std::int64_t{channel} * args.rank, i, args.rank, args.dt_aligned);
   }
-  float A[kLaneStates], h[kLaneStates];
   const float bias = args.dt_bias ? args.dt_bias[channel] : 0.0f;
   const float skip = args.skip ? args.skip[channel] : 0.0f;
+  const auto load_states = [&](const float* array, std::int64_t row) {
+    if (neat) return *reinterpret_cast<const States*>(array + row + first);
+    States loaded{};
 #pragma unroll
-  for (int i = 0; i < kLaneStates; ++i) {
-    const bool exists = active && first + i < args.states;
-    const std::int64_t at = (std::int64_t{from} * args.channels + channel) * args.states;
-    A[i] = exists ? args.A[channel * args.A_row + first + i] : 0.0f;
-    h[i] = exists && from >= 0 ? args.state[at + first + i] : 0.0f;
-  }
-
+    for (int i = 0; i < kLaneStates; ++i) {
+      if (first + i < args.states) loaded.of[i] = array[row + first + i];
+    }
+    return loaded;
+  };
+  const States A = load_states(args.A, channel * args.A_row);
+  const auto state_row = [&](int slot) {
+    return (std::int64_t{slot} * args.channels + channel) * args.states;
+  };
+  States h{};
+  if (from >= 0) h = load_states(args.state, state_row(from));
   // Before others' sums can come here, and ours go there, all blocks have to be ready for them.
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 
@@ -200,7 +221,7 @@ __global__ void __launch_bounds__(kMostThreads, 2)
   auto* const terms = reinterpret_cast<unsigned short*>(shared + layout.terms);
   const int inputs = args.steps * kStepInputs;
   for (int i = thread; i < inputs; i += threads) {
-    float x = first_input + i < args.channels ? to_float(args.u[first_input + i]) : 0.0f;
+    float x = neat || first_input + i < args.channels ? to_float(args.u[first_input + i]) : 0.0f;
 #pragma unroll
     for (int k = 0; k < kTerms<X>; ++k)
       terms[k * inputs + i] = static_cast<unsigned short>(take_term(x) >> 16);
@@ -208,10 +229,10 @@ __global__ void __launch_bounds__(kMostThreads, 2)
   __syncthreads();
   if (projects) {
     float even[4] = {}, odd[4] = {};
+    const unsigned short* x_terms = terms + row * inputs + column;
     const auto step = [&](int s, const uint4& low, const uint4& high) {
       uint4 x{};
-      if (row < kTerms<X>)
-        x = *reinterpret_cast<const uint4*>(terms + row * inputs + s * kStepInputs + column);
+      if (row < kTerms<X>) x = *reinterpret_cast<const uint4*>(x_terms + s * kStepInputs);
       multiply_add(even, low.x, high.x, low.y, high.y, x.x, x.y);
       multiply_add(odd, low.z, high.z, low.w, high.w, x.z, x.w);
     };
@@ -233,8 +254,8 @@ __global__ void __launch_bounds__(kMostThreads, 2)
       high += __shfl_xor_sync(0xffffffffu, high, 1) + (even[3] + odd[3]);
     }
     // Four lanes have the sixteen sums for one block: its lane q sums 4 q to 4 q + 3.
-    float sum[4];
     const int quad = in_warp % 4;
+    float sum[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int lane_of = (4 * quad + i) % 8 * 4;
@@ -242,23 +263,25 @@ __global__ void __launch_bounds__(kMostThreads, 2)
       const float b = __shfl_sync(0xffffffffu, high, lane_of);
       sum[i] = quad < 2 ? a : b;
     }
-    const unsigned mine = shared_address(
+    static_assert(kCluster * 4 == 32);
+    const auto receiver = static_cast<unsigned>(in_warp) / 4;
+    const unsigned slot = shared_address(
         shared + layout.received + (static_cast<int>(rank) * padded + warp * kTile + 4 * quad) * 4);
-    for (unsigned r = static_cast<unsigned>(in_warp) / 4; r < ranks; r += 8)
-      send(address_in(mine, r), {sum[0], sum[1], sum[2], sum[3]}, address_in(barrier, r));
+    send(address_in(slot, receiver), {sum[0], sum[1], sum[2], sum[3]},
+         address_in(barrier, receiver));
   }
   fetch.run();
-  auto* const sums = reinterpret_cast<float*>(shared + layout.sums);
-  const int rank_room = round_up(args.rank, 8) - args.rank;
-  if (thread < rank_room) sums[args.rank + thread] = 0.0f;
   const float gate = args.z ? silu(z) : 1.0f;
+  auto* const sums = reinterpret_cast<float*>(shared + layout.sums);
+  const int room = neat ? 0 : round_up(args.rank, 8) - args.rank;
+  if (!neat && thread < room) sums[args.rank + thread] = 0.0f;
   if (thread < args.columns) {
     await_bytes(barrier);
     const auto* const part = reinterpret_cast<const float*>(shared + layout.received) + thread;
     float sum = 0;
-#pragma unroll 8
-    for (unsigned r = 0; r < ranks; ++r) sum += part[static_cast<int>(r) * padded];
-    sums[thread < args.rank ? thread : thread + rank_room] = sum;
+#pragma unroll
+    for (int r = 0; r < kCluster; ++r) sum += part[r * padded];
+    sums[thread < args.rank ? thread : thread + room] = sum;
   }
   __syncthreads();
 
@@ -268,17 +291,17 @@ __global__ void __launch_bounds__(kMostThreads, 2)
   for (int j = 0; j < kDtPacks; ++j) {
     const int i = (lane + j * lanes) * 8;
     if (i >= args.rank) break;
-    const auto* const x = reinterpret_cast<const float4*>(sums + i);
-    const float4 a = x[0], b = x[1];
+    const float4 a = load_quad(sums + i), b = load_quad(sums + i + 4);
     const auto& w = reinterpret_cast<const __nv_bfloat16(&)[8]>(dt_w[j]);
-    dt = fmaf(a.x, to_float(w[0]), dt);
-    dt = fmaf(a.y, to_float(w[1]), dt);
-    dt = fmaf(a.z, to_float(w[2]), dt);
-    dt = fmaf(a.w, to_float(w[3]), dt);
+    float more = a.x * to_float(w[0]);
     dt = fmaf(b.x, to_float(w[4]), dt);
+    more = fmaf(a.y, to_float(w[1]), more);
     dt = fmaf(b.y, to_float(w[5]), dt);
+    more = fmaf(a.z, to_float(w[2]), more);
     dt = fmaf(b.z, to_float(w[6]), dt);
+    more = fmaf(a.w, to_float(w[3]), more);
     dt = fmaf(b.w, to_float(w[7]), dt);
+    dt += more;
   }
 #pragma unroll
   for (int offset = lanes / 2; offset > 0; offset /= 2)
@@ -286,16 +309,18 @@ __global__ void __launch_bounds__(kMostThreads, 2)
   dt += bias;
   if (args.dt_softplus) dt = softplus(dt);
 
-  const int group = channel / args.channels_per_group;
-  const int groups = args.channels / args.channels_per_group;
-  const float* const B = sums + args.rank + rank_room + group * args.states + first;
-  const float* const C = B + groups * args.states;
+  const int group = neat ? 0 : channel / args.channels_per_group;
+  const int groups = neat ? 1 : args.channels / args.channels_per_group;
+  const float* const B_row = sums + args.rank + room;
+  const States B = load_states(B_row, group * args.states);
+  const States C = load_states(B_row, (groups + group) * args.states);
   float y = 0;
 #pragma unroll
   for (int i = 0; i < kLaneStates; ++i) {
-    if (first + i >= args.states) break;
-    h[i] = advance(args.rule, h[i], dt * A[i], B[i], dt * u);
-    y = fmaf(C[i], h[i], y);
+    if (!neat && first + i >= args.states) break;
+    h.of[i] = neat ? advance<Discretisation::mamba>(h.of[i], dt * A.of[i], B.of[i], dt * u)
+                   : advance(args.rule, h.of[i], dt * A.of[i], B.of[i], dt * u);
+    y = fmaf(C.of[i], h.of[i], y);
   }
 #pragma unroll
   for (int offset = lanes / 2; offset > 0; offset /= 2)
@@ -306,19 +331,18 @@ __global__ void __launch_bounds__(kMostThreads, 2)
     args.y[channel] = from_float<X>(y * gate);
   }
   if (to < 0) return;
-#pragma unroll
-  for (int i = 0; i < kLaneStates; ++i) {
-    if (first + i < args.states) {
-      args.state[(std::int64_t{to} * args.channels + channel) * args.states + first + i] = h[i];
-    }
+  float* const state = args.state + state_row(to) + first;
+  if constexpr (neat) {
+    *reinterpret_cast<States*>(state) = h;
+  } else {
+    for (int i = 0; i < min(kLaneStates, args.states - first); ++i) state[i] = h.of[i];
   }
 #endif
 }
 
 /// How a call is divided.
 struct Division {
-  int cluster;         ///< blocks of one
-  int clusters;        ///< in all
+  int clusters;
   int steps;           ///< of kStepInputs for each block of a cluster
   int block_channels;  ///< that a block scans
   int lanes;           ///< of a channel
@@ -326,20 +350,20 @@ struct Division {
 };
 
 Division divide(const CudaDevice& device, int channels, int columns) {
-  Division of{};
-  of.cluster = 8;
-  if (const char* forced = std::getenv("KRAIT_XC")) of.cluster = std::atoi(forced);
-  of.clusters = std::min(device.multiprocessors() / of.cluster, 7);
-  if (const char* forced = std::getenv("KRAIT_XN")) of.clusters = std::atoi(forced);
   const auto parts = [](int x, int size) { return (x + size - 1) / size; };
-  of.block_channels = parts(channels, of.cluster * of.clusters);
-  of.clusters = parts(parts(channels, of.block_channels), of.cluster);
-  of.steps = parts(parts(channels, kStepInputs), of.cluster);
+  Division of{};
+  const int most = std::clamp(device.multiprocessors() / kCluster, 1, kMostClusters);
+  of.block_channels = parts(channels, kCluster * most);
+  of.clusters = parts(parts(channels, of.block_channels), kCluster);
+  of.steps = parts(parts(channels, kStepInputs), kCluster);
   of.lanes = of.block_channels * 8 <= kMostThreads ? 8 : 4;
-  if (const char* forced = std::getenv("KRAIT_XL")) of.lanes = std::atoi(forced);
   of.threads = 32 * std::max(parts(columns, kTile), parts(of.block_channels * of.lanes, 32));
   return of;
 }
+
+/// Beyond it the two kernels are as fast, since the clusters' reading of the weights takes longer
+/// than a kernel's beginning and end.
+constexpr std::int64_t kMostWeights = 1 << 20;  ///< of x_w, in bytes
 
 std::string supports(const Call& call, const Device& device) {
   const auto [u, x_w, dt_w, A, skip, z] = call.in<6>();
@@ -358,12 +382,15 @@ std::string supports(const Call& call, const Device& device) {
   if (A.dim[1] > kStates) return cat("for at most ", kStates, " states, got ", A.dim[1]);
   if (x_w.dim[0] > kMostThreads / 32 * kTile)
     return cat("for at most ", kMostThreads / 32 * kTile, " rows of x_w, got ", x_w.dim[0]);
-  if (u.dim[1] > 1 << 20) return "too many channels";
-  const Division of = divide(cuda, static_cast<int>(u.dim[1]), static_cast<int>(x_w.dim[0]));
-  const Layout layout(of.steps, of.threads, static_cast<int>(x_w.dim[0]), of.cluster, 3);
-  const int most_rank = 8 * (of.lanes == 8 ? dt_packs(8) * 8 : dt_packs(4) * 4);
+  if (bytes_of(x_w.dtype, x_w.elements()) > kMostWeights)
+    return cat("for at most ", kMostWeights, " bytes of x_w, got ",
+               bytes_of(x_w.dtype, x_w.elements()));
+  const auto columns = static_cast<int>(x_w.dim[0]);
+  const Division of = divide(cuda, static_cast<int>(u.dim[1]), columns);
+  const int most_rank = 8 * of.lanes * dt_packs(of.lanes);
   if (dt_w.dim[1] > most_rank)
     return cat("for at most ", most_rank, " columns of dt_w, got ", dt_w.dim[1]);
+  const Layout layout(of.steps, of.threads, columns, kTerms<float>);
   if (of.threads > kMostThreads || layout.bytes > cuda.shared_bytes() - 1024)
     return cat("too many channels for this device, got ", u.dim[1]);
   return {};
@@ -372,7 +399,6 @@ std::string supports(const Call& call, const Device& device) {
 template <class X>
 void run_as(const Call& call, const Launch& launch) {
   const auto [u, x_w, dt_w, A, skip, z, dt_bias, state, starts, slot_in, slot_out] = call.in<11>();
-  const auto& device = static_cast<const CudaDevice&>(launch.device);
   Args<X> args{};
   args.u = u.as<const X>();
   if (z) args.z = z.as<const X>();
@@ -395,22 +421,25 @@ void run_as(const Call& call, const Launch& launch) {
   args.rule = call.choice<Discretisation>("discretisation");
   args.slot_in = slot_in.as<const std::int32_t>();
   args.slot_out = slot_out.as<const std::int32_t>();
-  const Division of = divide(device, args.channels, args.columns);
+  const Division of =
+      divide(static_cast<const CudaDevice&>(launch.device), args.channels, args.columns);
   args.steps = of.steps;
   args.block_channels = of.block_channels;
-  const Layout layout(of.steps, of.threads, args.columns, of.cluster, kTerms<X>);
+  const bool neat = args.x_aligned && args.dt_aligned && args.rank % 8 == 0 &&
+                    args.channels == of.steps * kStepInputs * kCluster &&
+                    args.columns % kTile == 0 && args.states == kStates &&
+                    aligned_to_16(args.A, 4 * args.A_row) && aligned_to_16(args.state) &&
+                    args.channels_per_group == args.channels && args.rule == Discretisation::mamba;
+  const Layout layout(of.steps, of.threads, args.columns, kTerms<X>);
   const auto launch_as = [&](auto kernel) {
-    if (of.cluster > 8)
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
-    launch_clusters_early(launch, kernel, static_cast<unsigned>(of.cluster),
-                          dim3(static_cast<unsigned>(of.cluster * of.clusters)),
-                          static_cast<unsigned>(of.threads), static_cast<std::size_t>(layout.bytes),
-                          args, FetchAhead(launch));
+    launch_early(launch, kernel, dim3(static_cast<unsigned>(kCluster * of.clusters)),
+                 static_cast<unsigned>(of.threads), static_cast<std::size_t>(layout.bytes), args,
+                 FetchAhead(launch));
   };
   if (of.lanes == 8)
-    launch_as(project_and_scan<8, X>);
+    launch_as(neat ? project_and_scan<8, true, X> : project_and_scan<8, false, X>);
   else
-    launch_as(project_and_scan<4, X>);
+    launch_as(neat ? project_and_scan<4, true, X> : project_and_scan<4, false, X>);
 }
 
 Status run(const Call& call, const Launch& launch) {
