@@ -101,14 +101,39 @@ struct GemvInput {
   }
 };
 
+/// The address of something in shared memory as a number that the compiler takes as it is: it would
+/// rather make it anew wherever it is used, from a special register, which takes 50 cycles.
+__device__ inline unsigned shared_number(const void* p) {
+  unsigned address;
+  asm volatile("mov.u32 %0, %1;"
+               : "=r"(address)
+               : "r"(static_cast<unsigned>(__cvta_generic_to_shared(p))));
+  return address;
+}
+__device__ inline uint4 load_shared(unsigned address) {
+  uint4 x;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+               : "r"(address));
+  return x;
+}
+__device__ inline float4 load_shared_quad(unsigned address) {
+  const uint4 x = load_shared(address);
+  return {__uint_as_float(x.x), __uint_as_float(x.y), __uint_as_float(x.z), __uint_as_float(x.w)};
+}
+__device__ inline void store_shared(unsigned address, const uint4& x) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(x.x), "r"(x.y),
+               "r"(x.z), "r"(x.w)
+               : "memory");
+}
+
 /// Copies sixteen bytes to shared memory, in the background where there are such copies.
 /// commit_copies() closes a group of them.
-__device__ inline void copy_pack(uint4* to, const void* from) {
+__device__ inline void copy_pack(unsigned to, const void* from) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(to));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 #else
-  *to = *static_cast<const uint4*>(from);
+  store_shared(to, *static_cast<const uint4*>(from));
 #endif
 }
 __device__ inline void commit_copies() {
@@ -122,6 +147,28 @@ __device__ inline void await_copies() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   asm volatile("cp.async.wait_group %0;" ::"n"(groups) : "memory");
 #endif
+}
+
+/// The elements of a pack as float32.
+__device__ inline void unpack(const uint4& pack, const float*, float (&x)[4]) {
+  x[0] = __uint_as_float(pack.x), x[1] = __uint_as_float(pack.y);
+  x[2] = __uint_as_float(pack.z), x[3] = __uint_as_float(pack.w);
+}
+__device__ inline void unpack(const uint4& pack, const __half*, float (&x)[8]) {
+  const std::uint32_t word[4] = {pack.x, pack.y, pack.z, pack.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float2 pair = __half22float2(reinterpret_cast<const __half2&>(word[i]));
+    x[2 * i] = pair.x, x[2 * i + 1] = pair.y;
+  }
+}
+__device__ inline void unpack(const uint4& pack, const __nv_bfloat16*, float (&x)[8]) {
+  const std::uint32_t word[4] = {pack.x, pack.y, pack.z, pack.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    x[2 * i] = __uint_as_float(word[i] << 16);
+    x[2 * i + 1] = __uint_as_float(word[i] & 0xffff0000u);
+  }
 }
 
 /// A matrix of weights [outputs, width], dense.
@@ -176,7 +223,7 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
   extern __shared__ uint4 shared[];
   __shared__ __align__(16) float squares[tokens][kGemvWarps];
   __shared__ float partial[2][kGemvWarps][tokens];
-  uint4* const ring = shared + threadIdx.x;  // [kSlots][kGemvGroup][kGemvThreads]
+  const unsigned ring = shared_number(shared + threadIdx.x);  // [kSlots][kGemvGroup][kGemvThreads]
   // [tokens][kQuads][packs]: lanes read neighbours
   auto* const quads = reinterpret_cast<float4*>(shared + kSlots * kGemvSlotBytes / 16);
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32;
@@ -194,16 +241,16 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
   const std::int64_t row_step = std::int64_t{stride} * weights.width;
   const auto ask = [&](int slot) {
     if (coming_row < weights.outputs) {
-      uint4* const to = ring + slot * (kGemvGroup * kGemvThreads);
+      const unsigned to = ring + slot * kGemvSlotBytes;
 #pragma unroll
       for (int j = 0; j < kGemvGroup; ++j) {
         const int p = coming_base + lane + j * lanes;
         if (p >= packs) break;
         if (neat) {
-          copy_pack(to + j * kGemvThreads, coming + j * (lanes * kCount));
+          copy_pack(to + j * (kGemvThreads * 16), coming + j * (lanes * kCount));
         } else {
           const Pack pack = weights.load(coming_row, p);
-          to[j * kGemvThreads] = reinterpret_cast<const uint4&>(pack);
+          store_shared(to + j * (kGemvThreads * 16), reinterpret_cast<const uint4&>(pack));
         }
       }
       coming += kGemvGroup * lanes * kCount;
@@ -301,32 +348,44 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
     if (keeps && lane < kept * tokens && kept_row < weights.outputs)
       epilogue.store(t, kept_row, mine * scale, ahead);
   };
+  const unsigned x_first = shared_number(quads + lane);
+  const unsigned quad_step = static_cast<unsigned>(packs) * 16;
   int parity = 0, slot = 0, base = 0;
   // The threads that add up together, a warp or all that meet at the barrier, end together: with
   // the first of their rows.
   int first = static_cast<int>(blockIdx.x) + blocks * (kWarps > 1 ? 0 : warp * 32 / lanes);
   while (first < weights.outputs) {
     await_copies<kSlots - 2>();
-    const uint4* const group = ring + slot * (kGemvGroup * kGemvThreads);
+    const unsigned group = ring + slot * kGemvSlotBytes;
     // The slot that was used last is free again.
     ask(slot == 0 ? kSlots - 1 : slot - 1);
-    const float4* const x = quads + base + lane;
-#pragma unroll
-    for (int j = 0; j < kGemvGroup; ++j) {
-      if (base + lane + j * lanes >= packs) break;
-      const uint4 bits = group[j * kGemvThreads];
-      const Pack& pack = reinterpret_cast<const Pack&>(bits);
+    const unsigned x = x_first + base * 16;
+    const auto add = [&](int j, const uint4& pack) {
+      float w[kCount];
+      unpack(pack, static_cast<const W*>(nullptr), w);
 #pragma unroll
       for (int u = 0; u < tokens; ++u) {
 #pragma unroll
         for (int q = 0; q < kQuads; ++q) {
-          const float4 v = x[(u * kQuads + q) * packs + j * lanes];
+          const float4 v = load_shared_quad(x + (u * kQuads + q) * quad_step + j * lanes * 16);
           float& sum = sums[u][q];
-          sum = fmaf(v.x, to_float(pack.element[4 * q]), sum);
-          sum = fmaf(v.y, to_float(pack.element[4 * q + 1]), sum);
-          sum = fmaf(v.z, to_float(pack.element[4 * q + 2]), sum);
-          sum = fmaf(v.w, to_float(pack.element[4 * q + 3]), sum);
+          sum = fmaf(v.x, w[4 * q], sum);
+          sum = fmaf(v.y, w[4 * q + 1], sum);
+          sum = fmaf(v.z, w[4 * q + 2], sum);
+          sum = fmaf(v.w, w[4 * q + 3], sum);
         }
+      }
+    };
+    if (base + kGemvGroup * lanes <= packs) {  // for all lanes, so that loads need not wait
+      uint4 pack[kGemvGroup];
+#pragma unroll
+      for (int j = 0; j < kGemvGroup; ++j) pack[j] = load_shared(group + j * (kGemvThreads * 16));
+#pragma unroll
+      for (int j = 0; j < kGemvGroup; ++j) add(j, pack[j]);
+    } else {
+#pragma unroll
+      for (int j = 0; j < kGemvGroup; ++j) {
+        if (base + lane + j * lanes < packs) add(j, load_shared(group + j * (kGemvThreads * 16)));
       }
     }
     slot = slot + 1 == kSlots ? 0 : slot + 1;

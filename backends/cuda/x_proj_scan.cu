@@ -150,7 +150,7 @@ __global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kMostThreads)
   const bool projects = warp * kTile < args.columns;
   const int row = in_warp / 4, column = in_warp % 4 * 8;  // of a step, in both operands
   const int first_input = static_cast<int>(rank) * args.steps * kStepInputs;
-  auto* const queue = reinterpret_cast<uint4*>(shared) + thread;
+  const unsigned queue = shared_number(shared + 16 * thread);
   uint4 held[kHeldSteps][2];
   if (projects) {
     const __nv_bfloat16* w[2];  // the lane's first pack of both rows
@@ -164,11 +164,11 @@ __global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kMostThreads)
       const int i = first_input + s * kStepInputs + column;
 #pragma unroll
       for (int n = 0; n < 2; ++n) {
-        uint4* const slot = queue + ((s - kHeldSteps) * 2 + n) * threads;
+        const unsigned slot = queue + ((s - kHeldSteps) * 2 + n) * threads * 16;
         if (neat)
           copy_pack(slot, w[n] + i);
         else
-          *slot = load_eight(w[n], i, args.channels, args.x_aligned);
+          store_shared(slot, load_eight(w[n], i, args.channels, args.x_aligned));
       }
     }
     commit_copies();
@@ -243,8 +243,8 @@ __global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kMostThreads)
     await_copies<0>();
 #pragma unroll 4
     for (int s = kHeldSteps; s < args.steps; ++s) {
-      const uint4* const pack = queue + (s - kHeldSteps) * 2 * threads;
-      step(s, pack[0], pack[threads]);
+      const unsigned pack = queue + (s - kHeldSteps) * 2 * threads * 16;
+      step(s, load_shared(pack), load_shared(pack + threads * 16));
     }
     // Rows `row` and `row + 8`; the first lane of four has the first two terms' sums, the second
     // the third.
