@@ -38,6 +38,7 @@ std::vector<Case> cases() {
       {"blocks", dims(256, 256, 16), {1}, {}, soft},
       {"small-blocks", dims(32, 96, 16), {1, 1}, {}, soft},
       {"odd", dims(13, 83, 7), {1}, {}, soft},
+      {"odd-many-channels", dims(21, 2700, 11), {1}, {}, soft},
       {"wide", dims(224, 700, 16), {1}, {}, soft},
       {"steps", dims(5, 70, 16), {1, 1, 1, 1, 1}, {}, soft, Slots::shuffled},
       {"mixed-steps", dims(8, 83, 16), {1, 1, 1, 1, 1, 1, 1}, {}, soft, Slots::mixed},

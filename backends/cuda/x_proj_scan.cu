@@ -353,7 +353,7 @@ Division divide(const CudaDevice& device, int channels, int columns) {
   const auto parts = [](int x, int size) { return (x + size - 1) / size; };
   Division of{};
   const int most = std::clamp(device.multiprocessors() / kCluster, 1, kMostClusters);
-  of.block_channels = parts(channels, kCluster * most);
+  of.block_channels = std::max(parts(channels, kCluster * most), 1);
   of.clusters = parts(parts(channels, of.block_channels), kCluster);
   of.steps = parts(parts(channels, kStepInputs), kCluster);
   of.lanes = of.block_channels * 8 <= kMostThreads ? 8 : 4;

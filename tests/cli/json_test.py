@@ -202,7 +202,8 @@ class Others(unittest.TestCase):
         self.assertIn("bf16", dtype["choices"])
         self.assertEqual("residual", ops["rms_norm"]["outputs"][1]["only_with"])
         # A backend need not have kernels for ops that are several in one.
-        fused = {"linear_residual", "norm_linear", "in_proj_conv1d", "dt_proj_scan"}
+        fused = {"linear_residual", "norm_linear", "in_proj_conv1d", "dt_proj_scan",
+                 "x_proj_scan"}
         for op in ops.values():
             self.assertEqual(op["view"], op["kernels"]["reference"] == [], op["name"])
             if op["name"] not in fused:

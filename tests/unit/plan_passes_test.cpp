@@ -42,7 +42,7 @@ std::string changed(std::string text, const std::string& from, const std::string
 }
 
 TEST(PlanPasses, AreListedWithSummaries) {
-  EXPECT_EQ(ir::plan_passes().size(), 4u);
+  EXPECT_EQ(ir::plan_passes().size(), 5u);
   for (const ir::Pass& pass : ir::plan_passes()) {
     EXPECT_FALSE(pass.name.empty());
     EXPECT_FALSE(pass.summary.empty());
@@ -280,6 +280,67 @@ TEST(FuseDtProjScan, AProductUsedTwiceStays) {
 
 TEST(FuseDtProjScan, WithoutAKernelNothingHappens) {
   expect_untouched("fuse_dt_proj_scan", kScan, no_kernels());
+}
+
+// ---- fuse_x_proj_scan
+// ----------------------------------------------------------------------------
+
+const std::string kXProjOperands = R"(graph g {
+  input u: f64[T, 8]
+  input z: f64[T, 8]
+  input starts: i32[S+1]
+  input slot_in: i32[S]
+  input slot_out: i32[S]
+  weight p: f32[19, 8]
+  weight w: f32[8, 3]
+  weight A: f64[8, 4]
+  weight bias: f64[8]
+  weight xb: f64[19]
+  weight D: f64[8]
+  state s: f32[C, 8, 4]
+)";
+
+const std::string kXProj = kXProjOperands + R"(  %0: f64[T, 19] = linear(x: u, w: p)
+  %1: f64[T, 3] = slice(x: %0) {size = 3}
+  %2: f64[T, 8] = slice(x: %0) {offset = 3, size = 8}
+  %3: f64[T, 8] = slice(x: %0) {offset = 11, size = 8}
+  %4: f64[T, 2, 4] = split(x: %2) {parts = 2}
+  %5: f64[T, 2, 4] = split(x: %3) {parts = 2}
+  %6: f64[T, 8], %7: f32[C, 8, 4] = dt_proj_scan(u: u, dt_low: %1, dt_w: w, A: A, B: %4, C: %5, skip: D, z: z, dt_bias: bias, state: s, starts: starts, slot_in: slot_in, slot_out: slot_out) {dt_softplus = 1, discretisation = zoh}
+  output y = %6
+}
+)";
+
+TEST(FuseXProjScan, TakesTheProjectionsWeights) {
+  expect_plan_pass(
+      "fuse_x_proj_scan", kXProj,
+      kXProjOperands +
+          R"(  %0: f64[T, 8], %1: f32[C, 8, 4] = x_proj_scan(u: u, x_w: p, dt_w: w, A: A, skip: D, z: z, dt_bias: bias, state: s, starts: starts, slot_in: slot_in, slot_out: slot_out) {dt_softplus = 1, discretisation = zoh, groups = 2}
+  output y = %0
+}
+)",
+      "tap columns = %0");
+}
+
+TEST(FuseXProjScan, OnlyColumnsOfOneProductInTheirOrder) {
+  expect_untouched("fuse_x_proj_scan", changed(kXProj, "offset = 3,", "offset = 4,"));
+  expect_untouched("fuse_x_proj_scan",
+                   changed(changed(kXProj, "split(x: %2)", "split(x: %3)"),
+                           "%5: f64[T, 2, 4] = split(x: %3)", "%5: f64[T, 2, 4] = split(x: %2)"));
+}
+
+TEST(FuseXProjScan, OnlyAProductOfTheScansOwnInputs) {
+  expect_untouched("fuse_x_proj_scan", changed(kXProj, "linear(x: u", "linear(x: z"));
+  expect_untouched("fuse_x_proj_scan", changed(kXProj, "w: p)", "w: p, bias: xb)"));
+}
+
+TEST(FuseXProjScan, ColumnsUsedElsewhereStay) {
+  expect_untouched("fuse_x_proj_scan", with(kXProj, "output B = %4"));
+  expect_untouched("fuse_x_proj_scan", with(kXProj, "output low = %1"));
+}
+
+TEST(FuseXProjScan, WithoutAKernelNothingHappens) {
+  expect_untouched("fuse_x_proj_scan", kXProj, no_kernels());
 }
 
 // ---- all of them

@@ -230,7 +230,7 @@ TEST(PlanKernels, TheDescriptionTellsKernelsBytesAndArena) {
   has("plan of mamba on reference: 16 tokens, 1 sequences, 1 rows of logits\n");
   // 16 tokens of 64 channels in float64, 256 rows of 64 weights: ids and rows are counted once.
   has("  embedding -> float64  f64[T, 64]  ");
-  has("  dt_proj_scan -> float64  f64[T, 128], f32[C, 128, 16]  ");
+  has("  x_proj_scan -> float64  f64[T, 128], f32[C, 128, 16]  ");
   has("  norm_linear -> float64  f64[M, 256]  ");
   has(" bytes, 33024 flops");  // of the head: 4 · 64 for the norm, 2 · 64 · 256
   has("  arena ");
@@ -244,7 +244,7 @@ TEST(PlanKernels, TheDescriptionTellsKernelsBytesAndArena) {
 
 TEST(PlanKernels, AreListedOncePerOp) {
   EXPECT_EQ(must(golden_program("reference").kernels(16, 1, 1)),
-            "embedding float64, in_proj_conv1d float64, linear float64, dt_proj_scan float64, "
+            "embedding float64, in_proj_conv1d float64, x_proj_scan float64, "
             "linear_residual float64, gather_rows float64, norm_linear float64");
 }
 
@@ -328,7 +328,9 @@ TEST(PlanKernels, ThePredicateOfPassesKnowsWhatTheDeviceHas) {
 TEST(PlanKernels, AForcedOneIsTheOnlyCandidate) {
   // By a program of its own, since plans are kept.
   const Program program = must(Program::create(test::golden_model("mamba-1"), device("reference")));
-  ASSERT_EQ(setenv("KRAIT_FORCE_KERNEL", "selective_scan:float32,dt_proj_scan:float32", 1), 0);
+  ASSERT_EQ(setenv("KRAIT_FORCE_KERNEL",
+                   "selective_scan:float32,dt_proj_scan:float32,x_proj_scan:float32", 1),
+            0);
   const auto refused = program.describe_plan(4, 1, 1);
   ASSERT_EQ(setenv("KRAIT_FORCE_KERNEL", "float64,linear:64", 1), 0);
   const auto accepted = program.describe_plan(4, 1, 1);
