@@ -9,10 +9,6 @@
 namespace krait::ir {
 namespace {
 
-double attr(const Node& node, std::string_view name) {
-  return node.attrs[static_cast<std::size_t>(attr_index(*node.op, name))];
-}
-
 /// Whether every use of `xz` is a slice: one of the first `columns`, which yields `x`, and others
 /// of what comes behind.
 bool only_slices(const Graph& graph, Id xz, Id x, std::int64_t columns) {

@@ -1,16 +1,10 @@
 // fuse_x_proj_scan: a dt_proj_scan whose dt_low, B and C are the columns of one product of its own
 // inputs takes that product's weights.
-#include <algorithm>
-
 #include "graph/passes/match.h"
 #include "runtime/core/try.h"
 
 namespace krait::ir {
 namespace {
-
-double attr(const Node& node, std::string_view name) {
-  return node.attrs[static_cast<std::size_t>(attr_index(*node.op, name))];
-}
 
 /// The product that `id` is `size` columns of, from `offset` on; kNone if it is none.
 Id columns_of(const Graph& graph, const Matcher& match, Id id, std::int64_t offset,

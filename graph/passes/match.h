@@ -78,5 +78,8 @@ inline void absorb(Graph& graph, Node& node, Node fused, int last, const PassCon
 inline Id& input(Node& node, std::string_view name) {
   return node.inputs[static_cast<std::size_t>(input_index(*node.op, name))];
 }
+inline double attr(const Node& node, std::string_view name) {
+  return node.attrs[static_cast<std::size_t>(attr_index(*node.op, name))];
+}
 
 }  // namespace krait::ir
