@@ -6,6 +6,7 @@
 #include "ops/enums.h"
 #include "ops/math.h"
 #include "ops/op.h"
+#include "ops/scan_case.h"
 #include "runtime/core/try.h"
 
 namespace krait {
@@ -70,11 +71,8 @@ void reference(const Call64& call) {
 }
 
 std::vector<Case> cases() {
-  const std::vector<std::pair<std::string_view, double>> soft = {{"dt_softplus", 1}};
-  const auto rule = [](Discretisation r) {
-    return std::vector<std::pair<std::string_view, double>>{
-        {"dt_softplus", 1}, {"discretisation", static_cast<double>(r)}};
-  };
+  const auto rule = softplus_and_rule;
+  const auto soft = rule(Discretisation::mamba);
   const std::vector<std::string_view> bare = {"skip", "z", "dt_bias"};
   const auto dims = [](std::int64_t D, std::int64_t N, std::int64_t G) {
     return std::vector<std::pair<char, std::int64_t>>{{'D', D}, {'N', N}, {'G', G}};

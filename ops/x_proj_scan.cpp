@@ -6,6 +6,7 @@
 #include "ops/case.h"
 #include "ops/compose.h"
 #include "ops/enums.h"
+#include "ops/scan_case.h"
 #include "runtime/core/try.h"
 
 namespace krait {
@@ -19,11 +20,8 @@ void copy_columns(const Tensor64& x, std::int64_t from, const Tensor64& to) {
 }
 
 std::vector<Case> cases() {
-  const std::vector<std::pair<std::string_view, double>> soft = {{"dt_softplus", 1}};
-  const auto rule = [](Discretisation r) {
-    return std::vector<std::pair<std::string_view, double>>{
-        {"dt_softplus", 1}, {"discretisation", static_cast<double>(r)}};
-  };
+  const auto rule = softplus_and_rule;
+  const auto soft = rule(Discretisation::mamba);
   // P is R + 2 N G.
   const auto dims = [](std::int64_t R, std::int64_t D, std::int64_t N, std::int64_t G = 1) {
     return std::vector<std::pair<char, std::int64_t>>{

@@ -92,9 +92,7 @@ __global__ void __launch_bounds__(kThreads) step(Args args, GemvWeights<W> dt_w,
     if (lane + j * lanes < packs) add(lane + j * lanes, held[j]);
   }
   for (int p = lane + kFlight * lanes; p < packs; p += lanes) add(p, dt_w.load(channel, p));
-#pragma unroll
-  for (int offset = lanes / 2; offset > 0; offset /= 2)
-    dt += __shfl_xor_sync(0xffffffffu, dt, offset);
+  dt = lanes_sum<lanes>(dt);
   dt += bias;
   if (args.dt_softplus) dt = softplus(dt);
 
@@ -105,9 +103,7 @@ __global__ void __launch_bounds__(kThreads) step(Args args, GemvWeights<W> dt_w,
     h[i] = advance(args.rule, h[i], dt * A[i], B[i], dt * u);
     y = fmaf(C[i], h[i], y);
   }
-#pragma unroll
-  for (int offset = lanes / 2; offset > 0; offset /= 2)
-    y += __shfl_xor_sync(0xffffffffu, y, offset);
+  y = lanes_sum<lanes>(y);
   if (!active) return;
   if (lane == 0) {
     if (args.skip) y = fmaf(skip, u, y);

@@ -50,17 +50,6 @@ __device__ inline void set_element(void* array, DType type, std::int64_t i, floa
     static_cast<__nv_bfloat16*>(array)[i] = from_float<__nv_bfloat16>(value);
 }
 
-/// Four neighbours as float32, from a multiple of their size.
-__device__ inline float4 load_quad(const float* from) {
-  return *reinterpret_cast<const float4*>(from);
-}
-template <class X>
-__device__ inline float4 load_quad(const X* from) {
-  const uint2 bits = *reinterpret_cast<const uint2*>(from);
-  const X(&x)[4] = reinterpret_cast<const X(&)[4]>(bits);
-  return {to_float(x[0]), to_float(x[1]), to_float(x[2]), to_float(x[3])};
-}
-
 /// Rows of activations, and the normalisation of each.
 struct GemvInput {
   const void* x;
@@ -81,7 +70,7 @@ struct GemvInput {
   /// The same where the type is known at run time only.
   __device__ float4 quad(int t, int q) const {
     if (t >= tokens) return {};
-    if (aligned && type == DType::f32)
+    if (aligned && type == DType::f32 && 4 * q < width)
       return load_quad(static_cast<const float*>(x) + t * row + 4 * q);
     return any_quad(x, type, t * row, q);
   }
@@ -101,13 +90,14 @@ struct GemvInput {
   }
 };
 
-/// The address of something in shared memory as a number that the compiler takes as it is: it would
-/// rather make it anew wherever it is used, from a special register, which takes 50 cycles.
+__device__ inline unsigned shared_address(const void* p) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(p));
+}
+/// The same as a number that the compiler takes as it is: it would rather make the address anew
+/// wherever it is used, from a special register, which takes 50 cycles.
 __device__ inline unsigned shared_number(const void* p) {
   unsigned address;
-  asm volatile("mov.u32 %0, %1;"
-               : "=r"(address)
-               : "r"(static_cast<unsigned>(__cvta_generic_to_shared(p))));
+  asm volatile("mov.u32 %0, %1;" : "=r"(address) : "r"(shared_address(p)));
   return address;
 }
 __device__ inline uint4 load_shared(unsigned address) {
@@ -400,9 +390,7 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
         sum += sums[u][q];
         sums[u][q] = 0;
       }
-#pragma unroll
-      for (int offset = (lanes < 32 ? lanes : 32) / 2; offset > 0; offset /= 2)
-        sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+      sum = lanes_sum<(lanes < 32 ? lanes : 32)>(sum);
       if constexpr (kWarps > 1) {
         if (thread % 32 == 0) partial[parity][warp][u] = sum;
       } else if (lane == kept * tokens + u) {
@@ -494,7 +482,7 @@ template <int tokens, class W, class Epilogue>
 void launch_gemv(const Launch& launch, const GemvInput& input, const GemvWeights<W>& weights,
                  const Epilogue& epilogue) {
   const int rows = static_cast<const CudaDevice&>(launch.device).multiprocessors() * kGemvWarps;
-  if (!input.aligned || !weights.aligned || weights.width % weights.kCount != 0)
+  if (!input.aligned || !weights.aligned)
     launch_gemv<tokens, 32, false>(launch, input, weights, epilogue);
   else if (weights.outputs <= rows / 4)
     launch_gemv<tokens, 128, true>(launch, input, weights, epilogue);

@@ -62,11 +62,28 @@ __device__ inline float silu(float x) {
   return x == -INFINITY ? 0.0f : __fdividef(x, 1.0f + expf(-x));
 }
 
-/// The sum over a warp, on every lane; the order of additions is fixed.
-__device__ inline float warp_sum(float x) {
+/// Four neighbours as float32, from a multiple of their size.
+__device__ inline float4 load_quad(const float* from) {
+  return *reinterpret_cast<const float4*>(from);
+}
+template <class X>
+__device__ inline float4 load_quad(const X* from) {
+  const uint2 bits = *reinterpret_cast<const uint2*>(from);
+  const X(&x)[4] = reinterpret_cast<const X(&)[4]>(bits);
+  return {to_float(x[0]), to_float(x[1]), to_float(x[2]), to_float(x[3])};
+}
+
+/// The sum over `lanes` neighbours of a warp, on each of them; the order of additions is fixed. By
+/// the whole warp.
+template <int lanes>
+__device__ inline float lanes_sum(float x) {
 #pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffu, x, offset);
+  for (int offset = lanes / 2; offset > 0; offset /= 2)
+    x += __shfl_xor_sync(0xffffffffu, x, offset);
   return x;
+}
+__device__ inline float warp_sum(float x) {
+  return lanes_sum<32>(x);
 }
 
 /// The sum over a block of at most 1024 threads (whole warps), on every thread.

@@ -68,9 +68,7 @@ __global__ void __launch_bounds__(kThreads) scan(Args<X> args) {
       h[i] = advance<rule>(h[i], dt * A[i], to_float(B[i]), dt * u);
       y = fmaf(to_float(C[i]), h[i], y);
     }
-#pragma unroll
-    for (int offset = lanes / 2; offset > 0; offset /= 2)
-      y += __shfl_xor_sync(0xffffffffu, y, offset);
+    y = lanes_sum<lanes>(y);
     if (active && lane == 0) {
       if (args.skip) y = fmaf(skip, u, y);
       if (args.z) y *= silu(to_float(args.z[t * args.z_row + channel]));
@@ -83,17 +81,6 @@ __global__ void __launch_bounds__(kThreads) scan(Args<X> args) {
     if (first + i < args.states)
       args.state[(to * args.channels + channel) * args.states + first + i] = h[i];
   }
-}
-
-/// Four neighbours as float32.
-__device__ inline float4 load_four(const float* from) {
-  return *reinterpret_cast<const float4*>(from);
-}
-template <class X>
-__device__ inline float4 load_four(const X* from) {
-  const uint2 bits = *reinterpret_cast<const uint2*>(from);
-  const X(&x)[4] = reinterpret_cast<const X(&)[4]>(bits);
-  return {to_float(x[0]), to_float(x[1]), to_float(x[2]), to_float(x[3])};
 }
 
 /// Decoding with the usual number of states. The lanes of a channel advance a few sequences, whose
@@ -112,7 +99,7 @@ __global__ void __launch_bounds__(kThreads) step(Args<X> args) {
   const auto state_of = [&](int slot) {
     return reinterpret_cast<float4*>(args.state) + (slot * args.channels + channel) * kLanes + lane;
   };
-  const float4 A = load_four(args.A + channel * args.A_row + 4 * lane);
+  const float4 A = load_quad(args.A + channel * args.A_row + 4 * lane);
   const float bias = args.dt_bias ? args.dt_bias[channel] : 0.0f;
   const float skip = args.skip ? args.skip[channel] : 0.0f;
   float4 h[kSequences];
@@ -134,8 +121,8 @@ __global__ void __launch_bounds__(kThreads) step(Args<X> args) {
     dt[i] = args.dt[t * args.dt_row + channel];
     u[i] = to_float(args.u[t * args.u_row + channel]);
     z[i] = args.z ? to_float(args.z[t * args.z_row + channel]) : 0.0f;
-    B[i] = load_four(B_from + t * args.B_row);
-    C[i] = load_four(C_from + t * args.C_row);
+    B[i] = load_quad(B_from + t * args.B_row);
+    C[i] = load_quad(C_from + t * args.C_row);
   }
 #pragma unroll
   for (int i = 0; i < kSequences; ++i) {
@@ -149,9 +136,7 @@ __global__ void __launch_bounds__(kThreads) step(Args<X> args) {
             advance<rule>(h[i].z, step * A.z, B[i].z, input),
             advance<rule>(h[i].w, step * A.w, B[i].w, input)};
     float y = fmaf(C[i].w, h[i].w, fmaf(C[i].z, h[i].z, fmaf(C[i].y, h[i].y, C[i].x * h[i].x)));
-#pragma unroll
-    for (int offset = kLanes / 2; offset > 0; offset /= 2)
-      y += __shfl_xor_sync(0xffffffffu, y, offset);
+    y = lanes_sum<kLanes>(y);
     if (!active) continue;
     if (lane == 0) {
       if (args.skip) y = fmaf(skip, u[i], y);

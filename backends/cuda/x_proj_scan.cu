@@ -75,10 +75,7 @@ struct Layout {
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 
-__device__ inline unsigned shared_address(const void* p) {
-  return static_cast<unsigned>(__cvta_generic_to_shared(p));
-}
-/// The same place in the shared memory of another block of the cluster.
+/// An address in shared memory as that of the same place in another block of the cluster.
 __device__ inline unsigned address_in(unsigned address, unsigned rank) {
   unsigned there;
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
@@ -303,9 +300,7 @@ __global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kMostThreads)
     dt = fmaf(b.w, to_float(w[7]), dt);
     dt += more;
   }
-#pragma unroll
-  for (int offset = lanes / 2; offset > 0; offset /= 2)
-    dt += __shfl_xor_sync(0xffffffffu, dt, offset);
+  dt = lanes_sum<lanes>(dt);
   dt += bias;
   if (args.dt_softplus) dt = softplus(dt);
 
@@ -322,9 +317,7 @@ __global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kMostThreads)
                    : advance(args.rule, h.of[i], dt * A.of[i], B.of[i], dt * u);
     y = fmaf(C.of[i], h.of[i], y);
   }
-#pragma unroll
-  for (int offset = lanes / 2; offset > 0; offset /= 2)
-    y += __shfl_xor_sync(0xffffffffu, y, offset);
+  y = lanes_sum<lanes>(y);
   if (!active) return;
   if (lane == 0) {
     if (args.skip) y = fmaf(skip, u, y);
@@ -350,7 +343,7 @@ struct Division {
 };
 
 Division divide(const CudaDevice& device, int channels, int columns) {
-  const auto parts = [](int x, int size) { return (x + size - 1) / size; };
+  const auto parts = [](int x, int size) { return static_cast<int>(blocks_of(x, size)); };
   Division of{};
   const int most = std::clamp(device.multiprocessors() / kCluster, 1, kMostClusters);
   of.block_channels = std::max(parts(channels, kCluster * most), 1);
