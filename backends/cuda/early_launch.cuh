@@ -14,14 +14,26 @@
 
 namespace krait::cuda {
 
-/// Returns when every kernel before this one has ended, and lets the next one start: earlier, its
-/// blocks would be in the way of kernels in between. Before it, read only what no kernel of the
+/// Returns when every kernel before this one has ended. Before it, read only what no kernel of the
 /// chain writes: weights, indices, and states, as Launch::early promises.
-__device__ inline void wait_for_inputs() {
+__device__ inline void wait_for_kernels() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/// Lets the next kernel start, as soon as all blocks say so.
+__device__ inline void let_next_start() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
+}
+
+/// Both: usually the next one's blocks would be in the way of kernels in between if they came
+/// earlier.
+__device__ inline void wait_for_inputs() {
+  wait_for_kernels();
+  let_next_start();
 }
 
 /// What Launch::ahead asks for: a kernel that leaves the memory idle, a small one or a large one at
@@ -43,10 +55,11 @@ struct FetchAhead {
 };
 
 /// Launches a kernel that calls wait_for_inputs() before it reads what the kernel before it writes,
-/// and before it writes anything.
+/// and before it writes anything. `cluster`: blocks that follow each other and form one; 0 for a
+/// kernel that says so itself, or has none.
 template <class... Params, class... Args>
-void launch_early(const Launch& launch, void (*kernel)(Params...), dim3 grid, unsigned threads,
-                  std::size_t shared_bytes, Args&&... args) {
+void launch_clusters(const Launch& launch, void (*kernel)(Params...), dim3 grid, int cluster,
+                     unsigned threads, std::size_t shared_bytes, Args&&... args) {
   const auto& device = static_cast<const CudaDevice&>(launch.device);
   if (shared_bytes > 48 << 10) {
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -56,17 +69,29 @@ void launch_early(const Launch& launch, void (*kernel)(Params...), dim3 grid, un
   // multiprocessor has to run dry.
   cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                        cudaSharedmemCarveoutMaxShared);
-  cudaLaunchAttribute early{};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute attributes[2]{};
+  unsigned count = 0;
+  if (launch.early && device.early_launch()) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (cluster > 0) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count++].val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
+  }
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = dim3(threads);
   config.dynamicSmemBytes = shared_bytes;
   config.stream = device.stream();
-  config.attrs = &early;
-  config.numAttrs = launch.early && device.early_launch() ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = count;
   cudaLaunchKernelEx(&config, kernel, Params(args)...);  // errors: see launched()
+}
+template <class... Params, class... Args>
+void launch_early(const Launch& launch, void (*kernel)(Params...), dim3 grid, unsigned threads,
+                  std::size_t shared_bytes, Args&&... args) {
+  launch_clusters(launch, kernel, grid, 0, threads, shared_bytes, args...);
 }
 
 }  // namespace krait::cuda

@@ -1,0 +1,250 @@
+// Products of decoding in batches: linear alone, and with what stands before and behind it.
+#include "backends/cuda/batch_product.cuh"
+#include "ops/enums.h"
+
+namespace krait::cuda {
+namespace {
+
+/// Elements (t, o) to (t+3, o) of y, as far as there are tokens.
+__device__ void store_four(void* y, DType type, std::int64_t y_row, int t, int tokens, int o,
+                           const float (&value)[4]) {
+  const auto store_as = [&](auto element) {
+    using Y = decltype(element);
+    Y* const to = static_cast<Y*>(y) + t * y_row + o;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (t + i < tokens) to[i * y_row] = from_float<Y>(value[i]);
+    }
+  };
+  if (type == DType::bf16)
+    store_as(__nv_bfloat16{});
+  else if (type == DType::f16)
+    store_as(__half{});
+  else
+    store_as(float{});
+}
+
+/// y[t,o] = sum + bias[o] + residual[t,o]
+struct PlainEpilogue {
+  void* y;
+  std::int64_t y_row;
+  DType type;
+  const float* bias;      ///< may be null
+  const float* residual;  ///< may be null
+  std::int64_t residual_row;
+
+  struct Column {
+    float bias;
+  };
+  struct Ahead {
+    float residual[4];
+  };
+  __device__ Column column(int o) const { return {bias ? bias[o] : 0.0f}; }
+  __device__ void fetch(int, int, int) const {}
+  __device__ Ahead before(const Column&, int t, int tokens, int o) const {
+    Ahead ahead{};
+    if (!residual) return ahead;
+    const float* const from = residual + t * residual_row + o;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (t + i < tokens) ahead.residual[i] = from[i * residual_row];
+    }
+    return ahead;
+  }
+  __device__ void store(const Column& column, const Ahead& ahead, int t, int tokens, int o,
+                        const float (&sum)[4]) const {
+    float value[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) value[i] = sum[i] + (column.bias + ahead.residual[i]);
+    store_four(y, type, y_row, t, tokens, o, value);
+  }
+};
+
+PlainEpilogue plain_epilogue(const TensorView& y, const TensorView& bias,
+                             const TensorView& residual = {}) {
+  return {y.as<void>(),
+          y.stride[0],
+          y.dtype,
+          bias ? bias.as<const float>() : nullptr,
+          residual ? residual.as<const float>() : nullptr,
+          residual ? residual.stride[0] : 0};
+}
+
+/// The first `channels` columns are convolved with the state, which moves on.
+constexpr int kMostTaps = 4;
+struct ConvEpilogue {
+  void* y;
+  std::int64_t y_row;
+  DType type;
+  const float* bias;    ///< of the projection; may be null
+  const float* conv_w;  ///< [D, K]
+  std::int64_t conv_row;
+  const float* conv_bias;  ///< may be null
+  float* state;            ///< [C, D, K-1]
+  int channels, taps;
+  bool silu_after;
+  const std::int32_t* slot_in;
+  const std::int32_t* slot_out;
+
+  /// Fewer taps than kMostTaps stand at the end, behind zeros: the latest input has the last one.
+  struct Column {
+    float bias, conv_bias;
+    float w[kMostTaps];
+  };
+  struct Ahead {
+    float history[4][kMostTaps - 1];
+  };
+  __device__ int missing() const { return kMostTaps - taps; }
+  __device__ float* state_of(int slot, int d) const {
+    return state + (static_cast<std::int64_t>(slot) * channels + d) * (taps - 1) - missing();
+  }
+  __device__ Column column(int o) const {
+    Column c{};
+    c.bias = bias ? bias[o] : 0.0f;
+    if (o >= channels) return c;
+    c.conv_bias = conv_bias ? conv_bias[o] : 0.0f;
+#pragma unroll
+    for (int k = 0; k < kMostTaps; ++k) {
+      if (k >= missing()) c.w[k] = conv_w[o * conv_row + k - missing()];
+    }
+    return c;
+  }
+  __device__ void fetch(int t, int tokens, int o) const {
+    if (o >= channels) return;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int from = t + i < tokens ? slot_in[t + i] : -1;
+      if (from >= 0) asm volatile("prefetch.global.L2 [%0];" ::"l"(state_of(from, o) + missing()));
+    }
+  }
+  __device__ Ahead before(const Column&, int t, int tokens, int o) const {
+    Ahead a{};
+    if (o >= channels) return a;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int from = t + i < tokens ? slot_in[t + i] : -1;
+#pragma unroll
+      for (int k = 0; k + 1 < kMostTaps; ++k) {
+        if (k >= missing() && from >= 0) a.history[i][k] = state_of(from, o)[k];
+      }
+    }
+    return a;
+  }
+  __device__ void store(const Column& c, const Ahead& a, int t, int tokens, int o,
+                        const float (&sum)[4]) const {
+    float value[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) value[i] = sum[i] + c.bias;
+    if (o < channels) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int slot = t + i < tokens ? slot_out[t + i] : -1;
+        float* const to = state_of(slot, o);
+#pragma unroll
+        for (int k = 0; k + 1 < kMostTaps; ++k) {
+          if (slot >= 0 && k >= missing())
+            to[k] = k + 2 < kMostTaps ? a.history[i][k + 1] : value[i];
+        }
+        float past = c.conv_bias;  // the convolution but for the latest input
+#pragma unroll
+        for (int k = 0; k + 1 < kMostTaps; ++k) past = fmaf(c.w[k], a.history[i][k], past);
+        value[i] = fmaf(c.w[kMostTaps - 1], value[i], past);
+        if (silu_after) value[i] = silu(value[i]);
+      }
+    }
+    store_four(y, type, y_row, t, tokens, o, value);
+  }
+};
+
+// ---- linear ----
+
+std::string supports_linear(const Call& call, const Device& device) {
+  return batch_supports(call, call.inputs[1], device);
+}
+
+Status run_linear(const Call& call, const Launch& launch) {
+  const auto [x, w, bias] = call.in<3>();
+  if (call.outputs[0].elements() == 0) return {};
+  KRAIT_TRY(run_batch(launch, batch_input(call, launch), w, plain_epilogue(call.outputs[0], bias)));
+  return launched(call);
+}
+
+// ---- linear_residual ----
+
+std::string supports_residual(const Call& call, const Device& device) {
+  if (call.inputs[3].dtype != DType::f32) return "residual: expected f32";
+  return batch_supports(call, call.inputs[1], device);
+}
+
+Status run_residual(const Call& call, const Launch& launch) {
+  const auto [x, w, bias, residual] = call.in<4>();
+  if (call.outputs[0].elements() == 0) return {};
+  KRAIT_TRY(run_batch(launch, batch_input(call, launch), w,
+                      plain_epilogue(call.outputs[0], bias, residual)));
+  return launched(call);
+}
+
+// ---- norm_linear ----
+
+std::string supports_norm(const Call& call, const Device& device) {
+  const auto [x, norm_weight, w, bias] = call.in<4>();
+  if (x.dtype != DType::f32 || norm_weight.dtype != DType::f32)
+    return "x and norm_weight: expected f32";
+  return batch_supports(call, w, device);
+}
+
+Status run_norm(const Call& call, const Launch& launch) {
+  const auto [x, norm_weight, w, bias] = call.in<4>();
+  if (call.outputs[0].elements() == 0) return {};
+  const BatchInput input = batch_input(call, launch, {norm_weight, call.attr("eps")});
+  KRAIT_TRY(run_batch(launch, input, w, plain_epilogue(call.outputs[0], bias)));
+  return launched(call);
+}
+
+// ---- in_proj_conv1d ----
+
+std::string supports_conv1d(const Call& call, const Device& device) {
+  const auto [x, norm_weight, w, bias, conv_w] = call.in<5>();
+  if (!call.steps) return "for one token of every sequence";
+  if (conv_w.dim[1] > kMostTaps)
+    return cat("for at most ", kMostTaps, " taps, got ", conv_w.dim[1]);
+  if (x.dtype != DType::f32 || norm_weight.dtype != DType::f32)
+    return "x and norm_weight: expected f32";
+  return batch_supports(call, w, device);
+}
+
+Status run_conv1d(const Call& call, const Launch& launch) {
+  const auto [x, norm_weight, w, bias, conv_w, conv_bias, state, starts, slot_in, slot_out] =
+      call.in<10>();
+  const TensorView& y = call.outputs[0];
+  if (y.elements() == 0) return {};
+  const ConvEpilogue epilogue{y.as<void>(),
+                              y.stride[0],
+                              y.dtype,
+                              bias ? bias.as<const float>() : nullptr,
+                              conv_w.as<const float>(),
+                              conv_w.stride[0],
+                              conv_bias ? conv_bias.as<const float>() : nullptr,
+                              state.as<float>(),
+                              static_cast<int>(conv_w.dim[0]),
+                              static_cast<int>(conv_w.dim[1]),
+                              call.choice<Activation>("activation") == Activation::silu,
+                              slot_in.as<const std::int32_t>(),
+                              slot_out.as<const std::int32_t>()};
+  const BatchInput input = batch_input(call, launch, {norm_weight, call.attr("eps")});
+  KRAIT_TRY(run_batch(launch, input, w, epilogue));
+  return launched(call);
+}
+
+}  // namespace
+
+extern const Kernel linear_batch_kernel{"linear", "batch", supports_linear, run_linear,
+                                        batch_workspace};
+extern const Kernel linear_residual_batch_kernel{"linear_residual", "batch", supports_residual,
+                                                 run_residual, batch_workspace};
+extern const Kernel norm_linear_batch_kernel{"norm_linear", "batch", supports_norm, run_norm,
+                                             batch_workspace};
+extern const Kernel in_proj_conv1d_batch_kernel{"in_proj_conv1d", "batch", supports_conv1d,
+                                                run_conv1d, batch_workspace};
+
+}  // namespace krait::cuda

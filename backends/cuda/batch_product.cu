@@ -1,0 +1,152 @@
+#include <algorithm>
+#include <cmath>
+
+#include "backends/cuda/batch_product.cuh"
+
+namespace krait::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+/// Elements of a row that a thread keeps from the sum of squares to the output; longer rows are
+/// read again.
+constexpr int kKept = 12;
+
+/// A block per row: normalised where there is a weight, then as `terms` rows of bfloat16.
+template <int terms, class X>
+__global__ void __launch_bounds__(kThreads)
+    write_rows(const X* x, std::int64_t x_row, const float* weight, int width, float eps,
+               __nv_bfloat16* to) {
+  const std::int64_t rows = gridDim.x, r = blockIdx.x;
+  const auto at = [&](int j) { return static_cast<int>(threadIdx.x) + j * kThreads; };
+  float scale[kKept];
+#pragma unroll
+  for (int j = 0; j < kKept; ++j) scale[j] = weight && at(j) < width ? weight[at(j)] : 1.0f;
+  let_next_start();  // the product, which asks for weights while we wait
+  wait_for_kernels();
+  const X* const row = x + r * x_row;
+  float kept[kKept], squares = 0;
+#pragma unroll
+  for (int j = 0; j < kKept; ++j) kept[j] = at(j) < width ? to_float(row[at(j)]) : 0.0f;
+  float norm = 1;
+  if (weight) {
+#pragma unroll
+    for (int j = 0; j < kKept; ++j) squares = fmaf(kept[j], kept[j], squares);
+    for (int i = at(kKept); i < width; i += kThreads)
+      squares = fmaf(to_float(row[i]), to_float(row[i]), squares);
+    norm = 1.0f / sqrtf(block_sum(squares) / static_cast<float>(width) + eps);
+  }
+  const auto store = [&](int i, float v) {
+    if constexpr (terms == 1) {
+      to[r * width + i] = from_float<__nv_bfloat16>(v);
+    } else {
+#pragma unroll
+      for (int k = 0; k < terms; ++k) {
+        const auto bits = static_cast<unsigned short>(take_term(v) >> 16);
+        to[(k * rows + r) * width + i] = __ushort_as_bfloat16(bits);
+      }
+    }
+  };
+#pragma unroll
+  for (int j = 0; j < kKept; ++j) {
+    if (at(j) < width) store(at(j), kept[j] * (norm * scale[j]));
+  }
+  for (int i = at(kKept); i < width; i += kThreads)
+    store(i, to_float(row[i]) * (norm * (weight ? weight[i] : 1.0f)));
+}
+
+int terms_of(const Call& call) {
+  return call.inputs[0].dtype == DType::f32 && !call.native ? 3 : 1;
+}
+
+}  // namespace
+
+BatchInput batch_input(const Call& call, const Launch& launch, const BatchRows& rows) {
+  const TensorView& x = call.inputs[0];
+  BatchInput input{x.as<const void>(), x.stride[0], static_cast<int>(x.dim[0]),
+                   static_cast<int>(x.dim[1]), terms_of(call)};
+  if (!rows.norm_weight && fits_tensor_map(x)) return input;
+  auto* const to = launch.workspace.as<__nv_bfloat16>();
+  const auto* const weight = rows.norm_weight ? rows.norm_weight.as<const float>() : nullptr;
+  const auto eps = static_cast<float>(rows.eps);
+  with_float_type(x.dtype, [&](auto type) {
+    using X = decltype(type);
+    const auto kernel = input.terms == 1 ? write_rows<1, X> : write_rows<3, X>;
+    launch_early(launch, kernel, dim3(static_cast<unsigned>(input.tokens)), kThreads, 0,
+                 x.as<const X>(), x.stride[0], weight, input.width, eps, to);
+  });
+  input.rows = to;
+  input.row = input.width;
+  return input;
+}
+
+std::int64_t batch_workspace(const Call& call, const Device&) {
+  const TensorView& x = call.inputs[0];
+  return x.dim[0] * x.dim[1] * terms_of(call) * 2;
+}
+
+std::string batch_supports(const Call& call, const TensorView& w, const Device& device) {
+  const TensorView& x = call.inputs[0];
+  const auto& cuda = static_cast<const CudaDevice&>(device);
+  if (cuda.compute_capability() < 90 || !cuda.early_launch())
+    return "needs compute capability 9.0, and code for it";
+  if (x.dim[0] > kBatchTokens) return cat("for at most ", kBatchTokens, " tokens, got ", x.dim[0]);
+  if (x.dtype != DType::f32 && x.dtype != DType::bf16)
+    return cat("x: expected f32 or bf16, got ", name(x.dtype));
+  if (!fits_tensor_map(w)) return "w: expected bf16, and inputs a multiple of eight";
+  if (w.dim[0] > 1 << 30 || w.dim[1] > 1 << 30) return "w is too large";
+  return want_float("y", call.outputs[0]);
+}
+
+int batch_shared(const CudaDevice& device) {
+  // A multiprocessor has 1 KB more than a block may ask for, and keeps as much for each block.
+  constexpr int kBesides = 2 << 10;  // that, and the barriers
+  return (device.shared_bytes() + 1024) / kBatchBlocks - kBesides;
+}
+
+// Times, counted in bytes that a multiprocessor takes in meanwhile: some 27 a cycle, twice its part
+// of what the memory gives (measured on an H100: bench/results/cuda-h100.md).
+constexpr double kShareOfMemory = 2;    ///< for each of its bytes
+constexpr double kBlock = 48 << 10;     ///< a block's beginning and end
+constexpr double kExchange = 40 << 10;  ///< to meet the other blocks of a cluster, and then
+constexpr double kExchangedByte = 2;
+
+BatchTiling batch_tiling(const BatchInput& input, int outputs, int stage_tokens,
+                         const CudaDevice& device, const MostClusters& most_clusters) {
+  const int shared = batch_shared(device);
+  const int all_groups = (outputs + kBatchGroup - 1) / kBatchGroup;
+  const double memory = kShareOfMemory * 2.0 * outputs * input.width / device.multiprocessors();
+  BatchTiling best{};
+  double least = 0;
+  for (int cluster = 1; cluster <= kBatchCluster; ++cluster) {
+    for (int groups = 1; groups <= kBatchGroups; ++groups) {
+      BatchTiling tiling{input.tokens, outputs, groups, cluster};
+      tiling.tiles = (all_groups + groups - 1) / groups;
+      tiling.k_tiles = (input.width + kTileColumns - 1) / kTileColumns;
+      const int steps = (tiling.k_tiles + cluster - 1) / cluster;
+      const int stage = (groups * kBatchGroup + input.terms * stage_tokens) * kTileColumns * 2;
+      const int most_stages = (shared - 1024) / stage;
+      tiling.stages = std::min({most_stages, kBatchStages, steps});
+      // The ring holds a block's own sums and those that it receives.
+      const int token = groups * kBatchGroup * 4;
+      const int share = ((input.tokens + 3) / 4 + cluster - 1) / cluster * 4;
+      const int received = cluster > 1 ? cluster * share * token : 0;
+      if (most_stages < 2 || stage_tokens * token + received > shared - 1024 ||
+          cluster > tiling.k_tiles) {
+        continue;
+      }
+      const int at_once = most_clusters(cluster, batch_threads(tiling), shared);
+      if (at_once == 0) continue;
+      const double blocks = std::ceil(tiling.tiles * double{kBatchBlocks} / at_once);
+      const double exchange = cluster > 1 ? kExchange + kExchangedByte * received : 0;
+      const double time = std::max(memory, blocks * steps * stage) + blocks * (kBlock + exchange);
+      if (least == 0 || time < least) {
+        best = tiling;
+        least = time;
+      }
+    }
+  }
+  return best;
+}
+
+}  // namespace krait::cuda
