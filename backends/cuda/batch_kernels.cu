@@ -5,33 +5,53 @@
 namespace krait::cuda {
 namespace {
 
-/// Elements (t, o) to (t+3, o) of y, as far as there are tokens.
-__device__ void store_four(void* y, DType type, std::int64_t y_row, int t, int tokens, int o,
-                           const float (&value)[4]) {
-  const auto store_as = [&](auto element) {
-    using Y = decltype(element);
-    Y* const to = static_cast<Y*>(y) + t * y_row + o;
+/// The rows of y, or of a residual: 32-bit offsets, since a warp runs this code once and every
+/// instruction counts.
+struct Rows {
+  void* data;
+  int row;  ///< elements from row to row
+  DType type;
+
+  /// Elements (t, o) to (t+3, o), those of them that are below `tokens`.
+  __device__ void store(int t, int tokens, int o, const float (&value)[4]) const {
+    if (type == DType::bf16)
+      store_as<__nv_bfloat16>(t, tokens, o, value);
+    else if (type == DType::f16)
+      store_as<__half>(t, tokens, o, value);
+    else
+      store_as<float>(t, tokens, o, value);
+  }
+  template <class Y>
+  __device__ void store_as(int t, int tokens, int o, const float (&value)[4]) const {
+    Y* const to = static_cast<Y*>(data) + (t * row + o);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      if (t + i < tokens) to[i * y_row] = from_float<Y>(value[i]);
+      if (t + i < tokens) to[i * row] = from_float<Y>(value[i]);
     }
-  };
-  if (type == DType::bf16)
-    store_as(__nv_bfloat16{});
-  else if (type == DType::f16)
-    store_as(__half{});
-  else
-    store_as(float{});
+  }
+};
+
+Rows rows_of(const TensorView& view) {
+  return {view.as<void>(), static_cast<int>(view.stride[0]), view.dtype};
+}
+
+/// Empty if an operand's elements can be told by 32-bit numbers.
+std::string want_small(std::string_view operand, const TensorView& view) {
+  constexpr std::int64_t kMost = std::int64_t{1} << 30;
+  return view.dim[0] * view.stride[0] <= kMost ? "" : cat(operand, ": for at most 2^30 elements");
+}
+
+std::string supports(const Call& call, const TensorView& w, const Device& device) {
+  std::string reason = batch_supports(call, w, device);
+  return reason.empty() ? want_small("y", call.outputs[0]) : reason;
 }
 
 /// y[t,o] = sum + bias[o] + residual[t,o]
 struct PlainEpilogue {
-  void* y;
-  std::int64_t y_row;
-  DType type;
+  Rows y;
   const float* bias;      ///< may be null
   const float* residual;  ///< may be null
-  std::int64_t residual_row;
+  int residual_row;
 
   struct Column {
     float bias;
@@ -44,7 +64,7 @@ struct PlainEpilogue {
   __device__ Ahead before(const Column&, int t, int tokens, int o) const {
     Ahead ahead{};
     if (!residual) return ahead;
-    const float* const from = residual + t * residual_row + o;
+    const float* const from = residual + (t * residual_row + o);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       if (t + i < tokens) ahead.residual[i] = from[i * residual_row];
@@ -56,47 +76,40 @@ struct PlainEpilogue {
     float value[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) value[i] = sum[i] + (column.bias + ahead.residual[i]);
-    store_four(y, type, y_row, t, tokens, o, value);
+    y.store(t, tokens, o, value);
   }
 };
 
 PlainEpilogue plain_epilogue(const TensorView& y, const TensorView& bias,
                              const TensorView& residual = {}) {
-  return {y.as<void>(),
-          y.stride[0],
-          y.dtype,
-          bias ? bias.as<const float>() : nullptr,
+  return {rows_of(y), bias ? bias.as<const float>() : nullptr,
           residual ? residual.as<const float>() : nullptr,
-          residual ? residual.stride[0] : 0};
+          residual ? static_cast<int>(residual.stride[0]) : 0};
 }
 
 /// The first `channels` columns are convolved with the state, which moves on.
-constexpr int kMostTaps = 4;
+constexpr int kTaps = 4;
 struct ConvEpilogue {
-  void* y;
-  std::int64_t y_row;
-  DType type;
+  Rows y;
   const float* bias;    ///< of the projection; may be null
-  const float* conv_w;  ///< [D, K]
-  std::int64_t conv_row;
+  const float* conv_w;  ///< [D, 4]
+  int conv_row;
   const float* conv_bias;  ///< may be null
-  float* state;            ///< [C, D, K-1]
-  int channels, taps;
+  float* state;            ///< [C, D, 3]
+  int channels;
   bool silu_after;
   const std::int32_t* slot_in;
   const std::int32_t* slot_out;
 
-  /// Fewer taps than kMostTaps stand at the end, behind zeros: the latest input has the last one.
   struct Column {
     float bias, conv_bias;
-    float w[kMostTaps];
+    float w[kTaps];
   };
   struct Ahead {
-    float history[4][kMostTaps - 1];
+    float history[4][kTaps - 1];
   };
-  __device__ int missing() const { return kMostTaps - taps; }
   __device__ float* state_of(int slot, int d) const {
-    return state + (static_cast<std::int64_t>(slot) * channels + d) * (taps - 1) - missing();
+    return state + (slot * channels + d) * (kTaps - 1);
   }
   __device__ Column column(int o) const {
     Column c{};
@@ -104,9 +117,7 @@ struct ConvEpilogue {
     if (o >= channels) return c;
     c.conv_bias = conv_bias ? conv_bias[o] : 0.0f;
 #pragma unroll
-    for (int k = 0; k < kMostTaps; ++k) {
-      if (k >= missing()) c.w[k] = conv_w[o * conv_row + k - missing()];
-    }
+    for (int k = 0; k < kTaps; ++k) c.w[k] = conv_w[o * conv_row + k];
     return c;
   }
   __device__ void fetch(int t, int tokens, int o) const {
@@ -114,7 +125,7 @@ struct ConvEpilogue {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int from = t + i < tokens ? slot_in[t + i] : -1;
-      if (from >= 0) asm volatile("prefetch.global.L2 [%0];" ::"l"(state_of(from, o) + missing()));
+      if (from >= 0) asm volatile("prefetch.global.L2 [%0];" ::"l"(state_of(from, o)));
     }
   }
   __device__ Ahead before(const Column&, int t, int tokens, int o) const {
@@ -123,10 +134,10 @@ struct ConvEpilogue {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int from = t + i < tokens ? slot_in[t + i] : -1;
+      if (from < 0) continue;
+      const float* const history = state_of(from, o);
 #pragma unroll
-      for (int k = 0; k + 1 < kMostTaps; ++k) {
-        if (k >= missing() && from >= 0) a.history[i][k] = state_of(from, o)[k];
-      }
+      for (int k = 0; k + 1 < kTaps; ++k) a.history[i][k] = history[k];
     }
     return a;
   }
@@ -139,27 +150,27 @@ struct ConvEpilogue {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int slot = t + i < tokens ? slot_out[t + i] : -1;
-        float* const to = state_of(slot, o);
+        if (slot >= 0) {
+          float* const to = state_of(slot, o);
 #pragma unroll
-        for (int k = 0; k + 1 < kMostTaps; ++k) {
-          if (slot >= 0 && k >= missing())
-            to[k] = k + 2 < kMostTaps ? a.history[i][k + 1] : value[i];
+          for (int k = 1; k + 1 < kTaps; ++k) to[k - 1] = a.history[i][k];
+          to[kTaps - 2] = value[i];
         }
         float past = c.conv_bias;  // the convolution but for the latest input
 #pragma unroll
-        for (int k = 0; k + 1 < kMostTaps; ++k) past = fmaf(c.w[k], a.history[i][k], past);
-        value[i] = fmaf(c.w[kMostTaps - 1], value[i], past);
+        for (int k = 0; k + 1 < kTaps; ++k) past = fmaf(c.w[k], a.history[i][k], past);
+        value[i] = fmaf(c.w[kTaps - 1], value[i], past);
         if (silu_after) value[i] = silu(value[i]);
       }
     }
-    store_four(y, type, y_row, t, tokens, o, value);
+    y.store(t, tokens, o, value);
   }
 };
 
 // ---- linear ----
 
 std::string supports_linear(const Call& call, const Device& device) {
-  return batch_supports(call, call.inputs[1], device);
+  return supports(call, call.inputs[1], device);
 }
 
 Status run_linear(const Call& call, const Launch& launch) {
@@ -172,8 +183,10 @@ Status run_linear(const Call& call, const Launch& launch) {
 // ---- linear_residual ----
 
 std::string supports_residual(const Call& call, const Device& device) {
-  if (call.inputs[3].dtype != DType::f32) return "residual: expected f32";
-  return batch_supports(call, call.inputs[1], device);
+  const auto [x, w, bias, residual] = call.in<4>();
+  if (residual.dtype != DType::f32) return "residual: expected f32";
+  const std::string reason = supports(call, w, device);
+  return reason.empty() ? want_small("residual", residual) : reason;
 }
 
 Status run_residual(const Call& call, const Launch& launch) {
@@ -190,7 +203,7 @@ std::string supports_norm(const Call& call, const Device& device) {
   const auto [x, norm_weight, w, bias] = call.in<4>();
   if (x.dtype != DType::f32 || norm_weight.dtype != DType::f32)
     return "x and norm_weight: expected f32";
-  return batch_supports(call, w, device);
+  return supports(call, w, device);
 }
 
 Status run_norm(const Call& call, const Launch& launch) {
@@ -204,13 +217,13 @@ Status run_norm(const Call& call, const Launch& launch) {
 // ---- in_proj_conv1d ----
 
 std::string supports_conv1d(const Call& call, const Device& device) {
-  const auto [x, norm_weight, w, bias, conv_w] = call.in<5>();
+  const auto [x, norm_weight, w, bias, conv_w, conv_bias, state] = call.in<7>();
   if (!call.steps) return "for one token of every sequence";
-  if (conv_w.dim[1] > kMostTaps)
-    return cat("for at most ", kMostTaps, " taps, got ", conv_w.dim[1]);
+  if (conv_w.dim[1] != kTaps) return cat("for ", kTaps, " taps, got ", conv_w.dim[1]);
   if (x.dtype != DType::f32 || norm_weight.dtype != DType::f32)
     return "x and norm_weight: expected f32";
-  return batch_supports(call, w, device);
+  const std::string reason = supports(call, w, device);
+  return reason.empty() ? want_small("state", state) : reason;
 }
 
 Status run_conv1d(const Call& call, const Launch& launch) {
@@ -218,16 +231,13 @@ Status run_conv1d(const Call& call, const Launch& launch) {
       call.in<10>();
   const TensorView& y = call.outputs[0];
   if (y.elements() == 0) return {};
-  const ConvEpilogue epilogue{y.as<void>(),
-                              y.stride[0],
-                              y.dtype,
+  const ConvEpilogue epilogue{rows_of(y),
                               bias ? bias.as<const float>() : nullptr,
                               conv_w.as<const float>(),
-                              conv_w.stride[0],
+                              static_cast<int>(conv_w.stride[0]),
                               conv_bias ? conv_bias.as<const float>() : nullptr,
                               state.as<float>(),
                               static_cast<int>(conv_w.dim[0]),
-                              static_cast<int>(conv_w.dim[1]),
                               call.choice<Activation>("activation") == Activation::silu,
                               slot_in.as<const std::int32_t>(),
                               slot_out.as<const std::int32_t>()};

@@ -311,14 +311,17 @@ __global__ void __launch_bounds__(kBatchThreads, kBatchBlocks)
 #pragma unroll 1
     for (int q = q_mine; q < q_last; q += 2) {
       const unsigned at = parts + (q - q_first) * 4 * sums_row + group * kBatchGroup * 4;
-      const unsigned low = at + (lane ^ (q % 2 * 16)) * 4,
-                     high = at + (lane ^ (q % 2 * 16 + 8)) * 4;
+      const int flipped = lane ^ (q % 2 * 16);
+      unsigned low = at + flipped * 4, high = at + 2 * sums_row + (flipped ^ 8) * 4;
       float sum[4] = {};
+#pragma unroll 4
       for (int r = 0; r < cluster; ++r) {
-        sum[0] += load_shared_float(low + r * part_bytes);
-        sum[1] += load_shared_float(low + r * part_bytes + sums_row);
-        sum[2] += load_shared_float(high + r * part_bytes + 2 * sums_row);
-        sum[3] += load_shared_float(high + r * part_bytes + 3 * sums_row);
+        sum[0] += load_shared_float(low);
+        sum[1] += load_shared_float(low + sums_row);
+        sum[2] += load_shared_float(high);
+        sum[3] += load_shared_float(high + sums_row);
+        low += part_bytes;
+        high += part_bytes;
       }
       const typename Epilogue::Ahead read = ahead;
       if (q + 2 < q_last) ahead = epilogue.before(column, 4 * q + 8, tiling.tokens, o);
