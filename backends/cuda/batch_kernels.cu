@@ -89,6 +89,7 @@ PlainEpilogue plain_epilogue(const TensorView& y, const TensorView& bias,
 
 /// The first `channels` columns are convolved with the state, which moves on.
 constexpr int kTaps = 4;
+constexpr int kConvTokens = 16;  ///< for more, a kernel of its own reads states faster
 struct ConvEpilogue {
   Rows y;
   const float* bias;    ///< of the projection; may be null
@@ -219,6 +220,7 @@ Status run_norm(const Call& call, const Launch& launch) {
 std::string supports_conv1d(const Call& call, const Device& device) {
   const auto [x, norm_weight, w, bias, conv_w, conv_bias, state] = call.in<7>();
   if (!call.steps) return "for one token of every sequence";
+  if (x.dim[0] > kConvTokens) return cat("for at most ", kConvTokens, " tokens, got ", x.dim[0]);
   if (conv_w.dim[1] != kTaps) return cat("for ", kTaps, " taps, got ", conv_w.dim[1]);
   if (x.dtype != DType::f32 || norm_weight.dtype != DType::f32)
     return "x and norm_weight: expected f32";

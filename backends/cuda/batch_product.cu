@@ -88,8 +88,7 @@ std::int64_t batch_workspace(const Call& call, const Device&) {
 std::string batch_supports(const Call& call, const TensorView& w, const Device& device) {
   const TensorView& x = call.inputs[0];
   const auto& cuda = static_cast<const CudaDevice&>(device);
-  if (cuda.compute_capability() < 90 || !cuda.early_launch())
-    return "needs compute capability 9.0, and code for it";
+  if (!cuda.has_clusters()) return "needs compute capability 9.0, and code for it";
   if (x.dim[0] > kBatchTokens) return cat("for at most ", kBatchTokens, " tokens, got ", x.dim[0]);
   if (x.dtype != DType::f32 && x.dtype != DType::bf16)
     return cat("x: expected f32 or bf16, got ", name(x.dtype));

@@ -210,8 +210,6 @@ __global__ void __launch_bounds__(kBatchThreads, kBatchBlocks)
       }
     }
     __syncwarp();
-    // Now the memory has time for the weights of the next product.
-    let_next_start();
   } else {
     float sum[2][kWarpTiles][4] = {};
     // A lane's rows of the matrices that it loads, and its packs of them for a step's four slices
@@ -265,6 +263,8 @@ __global__ void __launch_bounds__(kBatchThreads, kBatchBlocks)
       if (lane == 0) barrier_arrive(number(&empty[slot]));
       if (++slot == stages) slot = 0, parity ^= 1;
     }
+    // The memory has time for the weights of the next product.
+    let_next_start();
     some_threads_sync(groups * 64);  // the ring is free
     // The sums, [tokens][outputs], with the bits of a token's pair flipped in the output's number,
     // so that neither these stores nor rows meet in a bank.

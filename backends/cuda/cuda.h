@@ -57,6 +57,9 @@ class CudaDevice final : public Device {
   /// Whether kernels may start before the one before them has ended (early_launch.cuh).
   bool early_launch() const { return early_launch_; }
   int compute_capability() const { return compute_capability_; }  ///< 90 for 9.0
+  /// Whether kernels may use clusters of blocks and the copy engine: of compute capability 9.0, and
+  /// code for it.
+  bool has_clusters() const { return compute_capability_ >= 90 && early_launch_; }
   /// Matrix products on cuBLASLt; between begin_run() and end_run().
   Products& products();
 

@@ -20,10 +20,10 @@ namespace krait::cuda {
 constexpr int kGemvThreads = 512;  ///< of a block; one block per multiprocessor stages inputs once
 constexpr int kGemvWarps = kGemvThreads / 32;
 constexpr int kGemvGroup = 2;  ///< packs that a lane asks for and uses together
-/// More are better served by other kernels: where activations may be rounded, by products on tensor
-/// cores, which read the weights once for any number of tokens.
+/// More are better served by products on tensor cores, which read the weights once for any number
+/// of tokens: by those of batches (batch_product.cuh), and where activations may be rounded.
 constexpr int kGemvTokens = 8;
-constexpr int kGemvTokensNative = 4;
+constexpr int kGemvTokensBefore = 4;  ///< where there are such products
 
 /// Groups in the ring: one in use, the others on the way. Without asynchronous copies there is
 /// nothing to hold, and less shared memory.
@@ -452,12 +452,13 @@ inline GemvInput gemv_input(const TensorView& x, const TensorView& norm_weight, 
 inline std::string gemv_supports(const Call& call, const TensorView& x, const TensorView& w,
                                  const Device& device) {
   const TensorView& y = call.outputs[0];
-  const int tokens = call.native ? kGemvTokensNative : kGemvTokens;
+  const auto& cuda = static_cast<const CudaDevice&>(device);
+  const bool others = call.native || (w.dtype == DType::bf16 && cuda.has_clusters());
+  const int tokens = others ? kGemvTokensBefore : kGemvTokens;
   if (x.dim[0] > tokens) return cat("for at most ", tokens, " tokens, got ", x.dim[0]);
   std::string reason = want_float("x", x);
   if (reason.empty()) reason = want_float("w", w);
   if (reason.empty()) reason = want_float("y", y);
-  const auto& cuda = static_cast<const CudaDevice&>(device);
   const int most = (cuda.shared_bytes() - gemv_ring_bytes(cuda)) / 4 - 512;
   if (reason.empty() && x.dim[1] > most)
     reason = cat("for at most ", most, " inputs, got ", x.dim[1]);

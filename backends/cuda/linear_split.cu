@@ -36,35 +36,6 @@ constexpr int kWarps = kThreads / 32;
 constexpr int kStepInputs = 32;  ///< of two mma
 constexpr int kHeldSteps = 3;    ///< whose weights a warp loads before the inputs are there
 
-/// Elements i to i+7 of a row as bfloat16 terms, whose sum each element is.
-__device__ inline void load_terms(const __nv_bfloat16* row, int i, int width, bool aligned,
-                                  uint4 (&term)[1]) {
-  term[0] = load_eight(row, i, width, aligned);
-}
-__device__ inline void load_terms(const float* row, int i, int width, bool aligned,
-                                  uint4 (&term)[3]) {
-  float value[8];
-  if (aligned && i + 8 <= width) {
-    const float4 low = *reinterpret_cast<const float4*>(row + i);
-    const float4 high = *reinterpret_cast<const float4*>(row + i + 4);
-    value[0] = low.x, value[1] = low.y, value[2] = low.z, value[3] = low.w;
-    value[4] = high.x, value[5] = high.y, value[6] = high.z, value[7] = high.w;
-  } else {
-#pragma unroll
-    for (int k = 0; k < 8; ++k) value[k] = i + k < width ? row[i + k] : 0.0f;
-  }
-#pragma unroll
-  for (int k = 0; k < 3; ++k) {
-    std::uint32_t word[4];
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const std::uint32_t even = take_term(value[2 * j]), odd = take_term(value[2 * j + 1]);
-      word[j] = even >> 16 | odd;
-    }
-    term[k] = {word[0], word[1], word[2], word[3]};
-  }
-}
-
 #endif
 
 template <int m_tiles, class X>
@@ -166,7 +137,10 @@ __global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kThreads, 2) split(Arg
     if (args.bias) total += args.bias[o];
     store_float(args.y, args.type, t * args.y_row + o, total);
   }
-  cluster.sync();  // nobody's shared memory may go before all have read it
+  // Nobody's shared memory may go before all have read it. Nothing was written, and a fence takes
+  // 1,000 cycles.
+  asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
+  asm volatile("barrier.cluster.wait;" ::: "memory");
 #endif
 }
 
@@ -178,8 +152,7 @@ constexpr std::int64_t kLeastInputs = 512;
 std::string supports(const Call& call, const Device& device) {
   const auto [x, w, bias] = call.in<3>();
   const auto& cuda = static_cast<const CudaDevice&>(device);
-  if (cuda.compute_capability() < 90 || !cuda.early_launch())
-    return "needs compute capability 9.0, and code for it";
+  if (!cuda.has_clusters()) return "needs compute capability 9.0, and code for it";
   if ((x.dtype != DType::bf16 && x.dtype != DType::f32) || w.dtype != DType::bf16)
     return cat("expected x f32 or bf16 and w bf16, got ", name(x.dtype), " and ", name(w.dtype));
   if (x.dim[0] > kMostTokens || w.dim[0] > kMostOutputs || w.dim[1] < kLeastInputs)

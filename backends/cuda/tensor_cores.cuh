@@ -42,6 +42,35 @@ __device__ inline uint4 load_eight(const __nv_bfloat16* row, int i, int width, b
   return {word[0], word[1], word[2], word[3]};
 }
 
+/// Elements i to i+7 of a row as bfloat16 terms, whose sum each element is.
+__device__ inline void load_terms(const __nv_bfloat16* row, int i, int width, bool aligned,
+                                  uint4 (&term)[1]) {
+  term[0] = load_eight(row, i, width, aligned);
+}
+__device__ inline void load_terms(const float* row, int i, int width, bool aligned,
+                                  uint4 (&term)[3]) {
+  float value[8];
+  if (aligned && i + 8 <= width) {
+    const float4 low = *reinterpret_cast<const float4*>(row + i);
+    const float4 high = *reinterpret_cast<const float4*>(row + i + 4);
+    value[0] = low.x, value[1] = low.y, value[2] = low.z, value[3] = low.w;
+    value[4] = high.x, value[5] = high.y, value[6] = high.z, value[7] = high.w;
+  } else {
+#pragma unroll
+    for (int k = 0; k < 8; ++k) value[k] = i + k < width ? row[i + k] : 0.0f;
+  }
+#pragma unroll
+  for (int k = 0; k < 3; ++k) {
+    std::uint32_t word[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const std::uint32_t even = take_term(value[2 * j]), odd = take_term(value[2 * j + 1]);
+      word[j] = even >> 16 | odd;
+    }
+    term[k] = {word[0], word[1], word[2], word[3]};
+  }
+}
+
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
 
 /// sum += a bᵀ, sixteen rows of a by eight of b.

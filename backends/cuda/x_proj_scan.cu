@@ -361,8 +361,7 @@ constexpr std::int64_t kMostWeights = 1 << 20;  ///< of x_w, in bytes
 std::string supports(const Call& call, const Device& device) {
   const auto [u, x_w, dt_w, A, skip, z] = call.in<6>();
   const auto& cuda = static_cast<const CudaDevice&>(device);
-  if (cuda.compute_capability() < 90 || !cuda.early_launch())
-    return "needs compute capability 9.0, and code for it";
+  if (!cuda.has_clusters()) return "needs compute capability 9.0, and code for it";
   if (u.dim[0] > 1 || !call.steps) return cat("for one token, got ", u.dim[0]);
   for (const auto& [name, view] : {std::pair{"x_w", &x_w}, std::pair{"dt_w", &dt_w}}) {
     if (view->dtype != DType::bf16)
