@@ -45,6 +45,7 @@ const Op norm_linear_op{
           {"mamba-130m-head", {{'I', 768}, {'O', 2011}}, {1}, {"bias"}},
           {"batch", {{'I', 512}, {'O', 129}}, {1, 1, 1, 1, 1, 1, 1}, {"bias"}, {{"eps", 1e-6}}},
           {"many", {{'I', 96}, {'O', 64}}, {33}, {"bias"}},
+          {"mamba-130m-head-batch", {{'I', 768}, {'O', 500}}, {20}},
           {.name = "strided",
            .dims = {{'I', 64}, {'O', 48}},
            .lengths = {5},

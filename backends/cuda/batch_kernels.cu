@@ -3,7 +3,7 @@
 #include "ops/enums.h"
 
 namespace krait::cuda {
-namespace {
+namespace batch {  // what a device without clusters does not use would be warned of without a name
 
 /// The rows of y, or of a residual: 32-bit offsets, since a warp runs this code once and every
 /// instruction counts.
@@ -30,21 +30,6 @@ struct Rows {
     }
   }
 };
-
-Rows rows_of(const TensorView& view) {
-  return {view.as<void>(), static_cast<int>(view.stride[0]), view.dtype};
-}
-
-/// Empty if an operand's elements can be told by 32-bit numbers.
-std::string want_small(std::string_view operand, const TensorView& view) {
-  constexpr std::int64_t kMost = std::int64_t{1} << 30;
-  return view.dim[0] * view.stride[0] <= kMost ? "" : cat(operand, ": for at most 2^30 elements");
-}
-
-std::string supports(const Call& call, const TensorView& w, const Device& device) {
-  std::string reason = batch_supports(call, w, device);
-  return reason.empty() ? want_small("y", call.outputs[0]) : reason;
-}
 
 /// y[t,o] = sum + bias[o] + residual[t,o]
 struct PlainEpilogue {
@@ -79,13 +64,6 @@ struct PlainEpilogue {
     y.store(t, tokens, o, value);
   }
 };
-
-PlainEpilogue plain_epilogue(const TensorView& y, const TensorView& bias,
-                             const TensorView& residual = {}) {
-  return {rows_of(y), bias ? bias.as<const float>() : nullptr,
-          residual ? residual.as<const float>() : nullptr,
-          residual ? static_cast<int>(residual.stride[0]) : 0};
-}
 
 /// The first `channels` columns are convolved with the state, which moves on.
 constexpr int kTaps = 4;
@@ -167,6 +145,34 @@ struct ConvEpilogue {
     y.store(t, tokens, o, value);
   }
 };
+
+}  // namespace batch
+
+namespace {
+
+using namespace batch;
+
+Rows rows_of(const TensorView& view) {
+  return {view.as<void>(), static_cast<int>(view.stride[0]), view.dtype};
+}
+
+/// Empty if an operand's elements can be told by 32-bit numbers.
+std::string want_small(std::string_view operand, const TensorView& view) {
+  constexpr std::int64_t kMost = std::int64_t{1} << 30;
+  return view.dim[0] * view.stride[0] <= kMost ? "" : cat(operand, ": for at most 2^30 elements");
+}
+
+std::string supports(const Call& call, const TensorView& w, const Device& device) {
+  std::string reason = batch_supports(call, w, device);
+  return reason.empty() ? want_small("y", call.outputs[0]) : reason;
+}
+
+PlainEpilogue plain_epilogue(const TensorView& y, const TensorView& bias,
+                             const TensorView& residual = {}) {
+  return {rows_of(y), bias ? bias.as<const float>() : nullptr,
+          residual ? residual.as<const float>() : nullptr,
+          residual ? static_cast<int>(residual.stride[0]) : 0};
+}
 
 // ---- linear ----
 

@@ -184,7 +184,8 @@ __global__ void __launch_bounds__(kBatchThreads, kBatchBlocks)
     barrier_init(number(&received), 1);
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     for (int s = 0; s < held; ++s) ask_w(s, s);
-    if (cluster > 1) barrier_expect(number(&received), cluster * (q_last - q_first) * 4 * sums_row);
+    if (cluster > 1)
+      barrier_expect(number(&received), (cluster - 1) * (q_last - q_first) * 4 * sums_row);
   }
   __syncthreads();
 
@@ -282,46 +283,43 @@ __global__ void __launch_bounds__(kBatchThreads, kBatchBlocks)
     }
   }
 
-  // Every block sends each one the sums of its tokens: [blocks][tokens][outputs], behind its own.
+  // Every block sends the others the sums of their tokens: [blocks][tokens][outputs], behind their
+  // own.
   typename Epilogue::Ahead ahead;
   const int q_mine = q_first + half;
-  unsigned parts = ring;
-  if (cluster == 1) {
-    __syncthreads();
-    if (stores) ahead = epilogue.before(column, 4 * q_mine, tiling.tokens, o);
-  } else {
-    parts += kTokens * sums_row;
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    __syncthreads();
-    cluster_arrive();
-    if (stores && q_mine < q_last) ahead = epilogue.before(column, 4 * q_mine, tiling.tokens, o);
+  const unsigned parts = ring + kTokens * sums_row;
+  const int quad_bytes = 4 * sums_row, part_bytes = (q_last - q_first) * quad_bytes;
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  __syncthreads();
+  if (cluster > 1) cluster_arrive();
+  if (stores && q_mine < q_last) ahead = epilogue.before(column, 4 * q_mine, tiling.tokens, o);
+  if (cluster > 1) {
     cluster_await();
-    if (warp == 0 && lane < cluster) {
-      const int first = first_quad(lane);
-      const int bytes = (first_quad(lane + 1) - first) * 4 * sums_row;
+    if (warp == 0 && lane < cluster && lane != rank) {
+      const int first = first_quad(lane), bytes = (first_quad(lane + 1) - first) * quad_bytes;
       if (bytes > 0)
-        copy_to_block(lane, parts + rank * bytes, ring + first * 4 * sums_row, bytes,
+        copy_to_block(lane, parts + rank * bytes, ring + first * quad_bytes, bytes,
                       number(&received));
     }
     barrier_wait(number(&received), 0);
     cluster_arrive();
   }
   if (stores) {
-    const int part_bytes = (q_last - q_first) * 4 * sums_row;
 #pragma unroll 1
     for (int q = q_mine; q < q_last; q += 2) {
-      const unsigned at = parts + (q - q_first) * 4 * sums_row + group * kBatchGroup * 4;
       const int flipped = lane ^ (q % 2 * 16);
-      unsigned low = at + flipped * 4, high = at + 2 * sums_row + (flipped ^ 8) * 4;
+      const int low = (group * kBatchGroup + flipped) * 4, high = 2 * sums_row + (low ^ 8 * 4);
+      const unsigned own = ring + q * quad_bytes;
+      unsigned part = parts + (q - q_first) * quad_bytes;
       float sum[4] = {};
 #pragma unroll 4
       for (int r = 0; r < cluster; ++r) {
-        sum[0] += load_shared_float(low);
-        sum[1] += load_shared_float(low + sums_row);
-        sum[2] += load_shared_float(high);
-        sum[3] += load_shared_float(high + sums_row);
-        low += part_bytes;
-        high += part_bytes;
+        const unsigned at = r == rank ? own : part;
+        sum[0] += load_shared_float(at + low);
+        sum[1] += load_shared_float(at + low + sums_row);
+        sum[2] += load_shared_float(at + high);
+        sum[3] += load_shared_float(at + high + sums_row);
+        part += part_bytes;
       }
       const typename Epilogue::Ahead read = ahead;
       if (q + 2 < q_last) ahead = epilogue.before(column, 4 * q + 8, tiling.tokens, o);

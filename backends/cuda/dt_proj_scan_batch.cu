@@ -11,8 +11,6 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int kChannels = kThreads / kStepLanes;  ///< of a block; eight of each warp's products
 constexpr int kSequences = 8;                     ///< of a block
-constexpr int kStepInputs = 32;                   ///< of two mma
-constexpr int kHeldSteps = 5;  ///< whose weights a warp loads before the inputs are there
 
 template <class X>
 struct DtProj {
@@ -26,6 +24,8 @@ struct DtProj {
 template <Discretisation rule, class X>
 __global__ void __launch_bounds__(kThreads) batch(ScanArgs<X> args, DtProj<X> dt) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  constexpr int kStepInputs = 32;  // of two mma
+  constexpr int kHeldSteps = 5;    // whose weights a warp loads before the inputs are there
   __shared__ float dts[kSequences][kChannels];
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int d0 = static_cast<int>(blockIdx.x) * kChannels;
