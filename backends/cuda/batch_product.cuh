@@ -16,6 +16,7 @@
 #include <functional>
 
 #include "backends/cuda/early_launch.cuh"
+#include "backends/cuda/shared_memory.cuh"
 #include "backends/cuda/tensor_cores.cuh"
 #include "backends/cuda/tensor_map.h"
 #include "runtime/core/try.h"
@@ -43,28 +44,6 @@ struct BatchTiling {
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 
-__device__ inline void barrier_init(unsigned barrier, int count) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
-}
-__device__ inline void barrier_expect(unsigned barrier, int bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
-               : "memory");
-}
-__device__ inline void barrier_arrive(unsigned barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-/// Until the phase of that parity has ended.
-__device__ inline void barrier_wait(unsigned barrier, int parity) {
-  int done = 0;
-  while (!done) {
-    asm volatile(
-        "{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; "
-        "selp.b32 %0, 1, 0, p;}"
-        : "=r"(done)
-        : "r"(barrier), "r"(parity)
-        : "memory");
-  }
-}
 /// Copies a tile of a matrix; the barrier counts its bytes.
 __device__ inline void copy_tile(unsigned to, const CUtensorMap& map, int column, int row,
                                  unsigned barrier) {
@@ -81,49 +60,10 @@ __device__ inline void load_matrices(unsigned from, std::uint32_t (&m)[4]) {
                : "r"(from)
                : "memory");
 }
-__device__ inline void store_pair(unsigned to, const float2& x) {
-  asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(x.x), "f"(x.y) : "memory");
-}
-__device__ inline float2 load_pair(unsigned from) {
-  float2 x;
-  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "r"(from) : "memory");
-  return x;
-}
 /// By `threads` of the block's threads, whole warps.
 __device__ inline void some_threads_sync(int threads) {
   asm volatile("bar.sync 1, %0;" ::"r"(threads) : "memory");
 }
-/// All threads of a cluster have come to arrive before one leaves await. What they wrote is not
-/// for the others to read: a fence of this reach takes 1,000 cycles.
-__device__ inline void cluster_arrive() {
-  asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
-}
-__device__ inline void cluster_await() {
-  asm volatile("barrier.cluster.wait;" ::: "memory");
-}
-/// Copies shared memory to where `to` and `barrier` are in another block of the cluster.
-__device__ inline void copy_to_block(int rank, unsigned to, unsigned from, int bytes,
-                                     unsigned barrier) {
-  unsigned there, barrier_there;
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(to), "r"(rank));
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
-               : "=r"(barrier_there)
-               : "r"(barrier), "r"(rank));
-  asm volatile(
-      "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, "
-      "[%3];" ::"r"(there),
-      "r"(from), "r"(bytes), "r"(barrier_there)
-      : "memory");
-}
-__device__ inline void store_shared(unsigned to, float x) {
-  asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(x) : "memory");
-}
-__device__ inline float load_shared_float(unsigned from) {
-  float x;
-  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(from) : "memory");
-  return x;
-}
-
 #endif
 
 /// n_tiles: tokens by eight. `Epilogue` treats four tokens, t to t+3, of one output together, those
@@ -143,10 +83,8 @@ __global__ void __launch_bounds__(kBatchThreads, kBatchBlocks)
   constexpr int kTermBytes = kTokens * kTileColumns * 2;
   extern __shared__ unsigned char dynamic[];
   __shared__ std::uint64_t full[kBatchStages], empty[kBatchStages], received;
-  const auto number = [](const void* p) {
-    return static_cast<unsigned>(__cvta_generic_to_shared(p));
-  };
-  const unsigned ring = (number(dynamic) + 1023) & ~1023u;  // swizzling counts rows from there
+  const unsigned ring =
+      (shared_address(dynamic) + 1023) & ~1023u;  // swizzling counts rows from there
   const int groups = tiling.groups, stages = tiling.stages, cluster = tiling.cluster;
   const int stage_bytes = groups * kGroupBytes + terms * kTermBytes;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
@@ -162,30 +100,30 @@ __global__ void __launch_bounds__(kBatchThreads, kBatchBlocks)
   const bool copies = warp == 2 * groups;
   const auto stage_at = [&](int slot) { return ring + slot * stage_bytes; };
   const auto ask_w = [&](int step, int slot) {
-    barrier_expect(number(&full[slot]), stage_bytes);
+    barrier_expect(shared_address(&full[slot]), stage_bytes);
     for (int g = 0; g < groups; ++g) {
       copy_tile(stage_at(slot) + g * kGroupBytes, w, (k_first + step) * kTileColumns,
-                (tile + g * tiling.tiles) * kBatchGroup, number(&full[slot]));
+                (tile + g * tiling.tiles) * kBatchGroup, shared_address(&full[slot]));
     }
   };
   const auto ask_x = [&](int step, int slot) {
 #pragma unroll
     for (int k = 0; k < terms; ++k) {
       copy_tile(stage_at(slot) + groups * kGroupBytes + k * kTermBytes, x,
-                (k_first + step) * kTileColumns, k * tiling.tokens, number(&full[slot]));
+                (k_first + step) * kTileColumns, k * tiling.tokens, shared_address(&full[slot]));
     }
   };
   const int held = min(stages, steps);
   if (copies && lane == 0) {
     for (int s = 0; s < stages; ++s) {
-      barrier_init(number(&full[s]), 1);
-      barrier_init(number(&empty[s]), 2 * groups);
+      barrier_init(shared_address(&full[s]), 1);
+      barrier_init(shared_address(&empty[s]), 2 * groups);
     }
-    barrier_init(number(&received), 1);
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    barrier_init(shared_address(&received), 1);
+    show_barriers();
     for (int s = 0; s < held; ++s) ask_w(s, s);
     if (cluster > 1)
-      barrier_expect(number(&received), (cluster - 1) * (q_last - q_first) * 4 * sums_row);
+      barrier_expect(shared_address(&received), (cluster - 1) * (q_last - q_first) * 4 * sums_row);
   }
   __syncthreads();
 
@@ -204,7 +142,7 @@ __global__ void __launch_bounds__(kBatchThreads, kBatchBlocks)
       for (int s = 0; s < held; ++s) ask_x(s, s);
       int slot = 0, parity = 0;
       for (int s = held; s < steps; ++s) {
-        barrier_wait(number(&empty[slot]), parity);
+        barrier_wait(shared_address(&empty[slot]), parity);
         ask_w(s, slot);
         ask_x(s, slot);
         if (++slot == stages) slot = 0, parity ^= 1;
@@ -229,7 +167,7 @@ __global__ void __launch_bounds__(kBatchThreads, kBatchBlocks)
     int slot = 0, parity = 0;
 #pragma unroll 1
     for (int s = 0; s < steps; ++s) {
-      barrier_wait(number(&full[slot]), parity);
+      barrier_wait(shared_address(&full[slot]), parity);
       const unsigned w_at = stage_at(slot) + w_row, x_at = stage_at(slot) + x_row;
       std::uint32_t few[terms][4];
 #pragma unroll
@@ -261,7 +199,7 @@ __global__ void __launch_bounds__(kBatchThreads, kBatchBlocks)
         }
       }
       __syncwarp();
-      if (lane == 0) barrier_arrive(number(&empty[slot]));
+      if (lane == 0) barrier_arrive(shared_address(&empty[slot]));
       if (++slot == stages) slot = 0, parity ^= 1;
     }
     // The memory has time for the weights of the next product.
@@ -298,10 +236,10 @@ __global__ void __launch_bounds__(kBatchThreads, kBatchBlocks)
     if (warp == 0 && lane < cluster && lane != rank) {
       const int first = first_quad(lane), bytes = (first_quad(lane + 1) - first) * quad_bytes;
       if (bytes > 0)
-        copy_to_block(lane, parts + rank * bytes, ring + first * quad_bytes, bytes,
-                      number(&received));
+        send_bytes(address_in(parts + rank * bytes, lane), ring + first * quad_bytes, bytes,
+                   address_in(shared_address(&received), lane));
     }
-    barrier_wait(number(&received), 0);
+    barrier_wait_for_cluster(shared_address(&received));
     cluster_arrive();
   }
   if (stores) {

@@ -13,6 +13,7 @@
 
 #include "backends/cuda/early_launch.cuh"
 #include "backends/cuda/numeric.cuh"
+#include "backends/cuda/shared_memory.cuh"
 #include "runtime/core/try.h"
 
 namespace krait::cuda {
@@ -89,33 +90,6 @@ struct GemvInput {
     return {value[0], value[1], value[2], value[3]};
   }
 };
-
-__device__ inline unsigned shared_address(const void* p) {
-  return static_cast<unsigned>(__cvta_generic_to_shared(p));
-}
-/// The same as a number that the compiler takes as it is: it would rather make the address anew
-/// wherever it is used, from a special register, which takes 50 cycles.
-__device__ inline unsigned shared_number(const void* p) {
-  unsigned address;
-  asm volatile("mov.u32 %0, %1;" : "=r"(address) : "r"(shared_address(p)));
-  return address;
-}
-__device__ inline uint4 load_shared(unsigned address) {
-  uint4 x;
-  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
-               : "r"(address));
-  return x;
-}
-__device__ inline float4 load_shared_quad(unsigned address) {
-  const uint4 x = load_shared(address);
-  return {__uint_as_float(x.x), __uint_as_float(x.y), __uint_as_float(x.z), __uint_as_float(x.w)};
-}
-__device__ inline void store_shared(unsigned address, const uint4& x) {
-  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(x.x), "r"(x.y),
-               "r"(x.z), "r"(x.w)
-               : "memory");
-}
 
 /// Copies sixteen bytes to shared memory, in the background where there are such copies.
 /// commit_copies() closes a group of them.

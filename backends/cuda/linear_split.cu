@@ -4,9 +4,8 @@
 // shared memory, which a cluster can read. Operands go from memory to registers at once: each is
 // read by one warp of the cluster. Products are those of bfloat16 on tensor cores, and exact: a
 // float32 is the sum of three bfloat16 terms.
-#include <cooperative_groups.h>
-
 #include "backends/cuda/early_launch.cuh"
+#include "backends/cuda/shared_memory.cuh"
 #include "backends/cuda/tensor_cores.cuh"
 #include "runtime/core/try.h"
 
@@ -42,11 +41,19 @@ template <int m_tiles, class X>
 __global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kThreads, 2) split(Args<X> args) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   constexpr int kElements = m_tiles * kTileTokens * kTileOutputs;
-  __shared__ float parts[kWarps][kElements];
-  namespace cg = cooperative_groups;
-  const cg::cluster_group cluster = cg::this_cluster();
-  const int rank = static_cast<int>(cluster.block_rank());
+  constexpr int kShare = kElements / kCluster;  // of the sums, which a block adds up
+  __shared__ alignas(16) float parts[kWarps][kElements];
+  __shared__ alignas(16) float received[kCluster][kShare];
+  __shared__ std::uint64_t arrived;
+  const unsigned barrier = shared_address(&arrived);
+  const int rank = static_cast<int>(blockIdx.x) % kCluster;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
+  if (thread == 0) {
+    barrier_init(barrier, 1);
+    barrier_expect(barrier, static_cast<int>(sizeof received));
+    show_barriers();
+  }
+  cluster_arrive();
   const int o0 = static_cast<int>(blockIdx.x) / kCluster * kTileOutputs;
   const int t0 = static_cast<int>(blockIdx.y) * m_tiles * kTileTokens;
   // A lane has the same eight columns of a step in x and in w: which of the instruction's columns
@@ -118,29 +125,30 @@ __global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kThreads, 2) split(Arg
     }
   }
   __syncthreads();
+  cluster_await();  // until all can receive
+  constexpr int kQuads = kElements / 4;
+  static_assert(kQuads <= kThreads);
+  if (thread < kQuads) {
+    float4 total{};
 #pragma unroll
-  for (int i = thread; i < kElements; i += kThreads) {
-    float total = 0;
-#pragma unroll
-    for (int k = 0; k < kWarps; ++k) total += parts[k][i];
-    parts[0][i] = total;
+    for (int k = 0; k < kWarps; ++k) {
+      const float4 part = load_quad(&parts[k][4 * thread]);
+      total.x += part.x, total.y += part.y, total.z += part.z, total.w += part.w;
+    }
+    const int receiver = thread / (kQuads / kCluster), quad = thread % (kQuads / kCluster);
+    send(address_in(shared_address(&received[rank][4 * quad]), receiver), total,
+         address_in(barrier, receiver));
   }
-  cluster.sync();
-  for (int i = rank * (kElements / kCluster) + thread; i < (rank + 1) * (kElements / kCluster);
-       i += kThreads) {
-    float total = 0;
+  if (thread >= kShare) return;
+  barrier_wait_for_cluster(barrier);
+  float total = 0;
 #pragma unroll
-    for (int r = 0; r < kCluster; ++r)
-      total += *cluster.map_shared_rank(&parts[0][i], static_cast<unsigned>(r));
-    const int t = t0 + i / kTileOutputs, o = o0 + i % kTileOutputs;
-    if (t >= args.tokens || o >= args.outputs) continue;
-    if (args.bias) total += args.bias[o];
-    store_float(args.y, args.type, t * args.y_row + o, total);
-  }
-  // Nobody's shared memory may go before all have read it. Nothing was written, and a fence takes
-  // 1,000 cycles.
-  asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
-  asm volatile("barrier.cluster.wait;" ::: "memory");
+  for (int r = 0; r < kCluster; ++r) total += received[r][thread];
+  const int i = rank * kShare + thread;
+  const int t = t0 + i / kTileOutputs, o = o0 + i % kTileOutputs;
+  if (t >= args.tokens || o >= args.outputs) return;
+  if (args.bias) total += args.bias[o];
+  store_float(args.y, args.type, t * args.y_row + o, total);
 #endif
 }
 

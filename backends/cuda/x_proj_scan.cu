@@ -73,37 +73,6 @@ struct Layout {
   }
 };
 
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-
-/// An address in shared memory as that of the same place in another block of the cluster.
-__device__ inline unsigned address_in(unsigned address, unsigned rank) {
-  unsigned there;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
-  return there;
-}
-/// Stores four floats in another block's shared memory, which counts the bytes at its `barrier`.
-__device__ inline void send(unsigned to, const float4& x, unsigned barrier) {
-  asm volatile(
-      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, "
-      "[%5];" ::"r"(to),
-      "f"(x.x), "f"(x.y), "f"(x.z), "f"(x.w), "r"(barrier)
-      : "memory");
-}
-/// Until all bytes have come that were announced at the barrier.
-__device__ inline void await_bytes(unsigned barrier) {
-  unsigned done;
-  do {
-    asm volatile(
-        "{.reg .pred p; mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], 0; "
-        "selp.u32 %0, 1, 0, p;}"
-        : "=r"(done)
-        : "r"(barrier)
-        : "memory");
-  } while (!done);
-}
-
-#endif
-
 /// The states of a lane.
 template <int count>
 struct alignas(4 * count) LaneStates {
@@ -131,11 +100,9 @@ __global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kMostThreads)
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, in_warp = thread % 32;
   const unsigned barrier = shared_address(&arrived);
   if (thread == 0) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier) : "memory");
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier),
-                 "r"(kCluster * padded * 4)
-                 : "memory");
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    barrier_init(barrier, 1);
+    barrier_expect(barrier, kCluster * padded * 4);
+    show_barriers();
   }
   asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
   const auto eight = [](const __nv_bfloat16* row, int i, int width, bool aligned) {
@@ -273,7 +240,7 @@ __global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kMostThreads)
   const int room = neat ? 0 : round_up(args.rank, 8) - args.rank;
   if (!neat && thread < room) sums[args.rank + thread] = 0.0f;
   if (thread < args.columns) {
-    await_bytes(barrier);
+    barrier_wait_for_cluster(barrier);
     const auto* const part = reinterpret_cast<const float*>(shared + layout.received) + thread;
     float sum = 0;
 #pragma unroll
