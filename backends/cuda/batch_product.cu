@@ -85,6 +85,9 @@ std::int64_t batch_workspace(const Call& call, const Device&) {
   return x.dim[0] * x.dim[1] * terms_of(call) * 2;
 }
 
+/// With less, nothing is on the way while a stage is in use.
+constexpr int kFewestStages = 2;
+
 std::string batch_supports(const Call& call, const TensorView& w, const Device& device) {
   const TensorView& x = call.inputs[0];
   const auto& cuda = static_cast<const CudaDevice&>(device);
@@ -94,6 +97,9 @@ std::string batch_supports(const Call& call, const TensorView& w, const Device& 
     return cat("x: expected f32 or bf16, got ", name(x.dtype));
   if (!fits_tensor_map(w)) return "w: expected bf16, and inputs a multiple of eight";
   if (w.dim[0] > 1 << 30 || w.dim[1] > 1 << 30) return "w is too large";
+  const int stage = batch_stage_bytes(1, terms_of(call), batch_stage_tokens(x.dim[0]));
+  if (kFewestStages * stage > batch_shared(cuda) - 1024)
+    return cat("for fewer than ", x.dim[0], " tokens on a device with so little shared memory");
   return want_float("y", call.outputs[0]);
 }
 
@@ -123,14 +129,14 @@ BatchTiling batch_tiling(const BatchInput& input, int outputs, int stage_tokens,
       tiling.tiles = (all_groups + groups - 1) / groups;
       tiling.k_tiles = (input.width + kTileColumns - 1) / kTileColumns;
       const int steps = (tiling.k_tiles + cluster - 1) / cluster;
-      const int stage = (groups * kBatchGroup + input.terms * stage_tokens) * kTileColumns * 2;
+      const int stage = batch_stage_bytes(groups, input.terms, stage_tokens);
       const int most_stages = (shared - 1024) / stage;
       tiling.stages = std::min({most_stages, kBatchStages, steps});
       // The ring holds a block's own sums and those that it receives.
       const int token = groups * kBatchGroup * 4;
       const int share = ((input.tokens + 3) / 4 + cluster - 1) / cluster * 4;
       const int received = cluster > 1 ? cluster * share * token : 0;
-      if (most_stages < 2 || stage_tokens * token + received > shared - 1024 ||
+      if (most_stages < kFewestStages || stage_tokens * token + received > shared - 1024 ||
           cluster > tiling.k_tiles) {
         continue;
       }

@@ -4,9 +4,9 @@
 // A cluster of blocks makes a tile of y: some groups of 32 outputs, all tokens. Its blocks divide
 // the inputs, so that a block reads little of x again; their sums meet in each other's shared
 // memory. In a block one warp asks for tiles of w and x, the weights' first ones before the inputs
-// are there; two warps a group multiply, each a half of a tile's inputs. A group's outputs follow
-// each other, the groups of a cluster lie as far apart as they can, so that every cluster has its
-// share of the outputs that an epilogue treats differently.
+// are there; two warps a group multiply, each a half of the tokens. A group's outputs follow each
+// other, the groups of a cluster lie as far apart as they can, so that every cluster has its share
+// of the outputs that an epilogue treats differently.
 //
 // Products are those of bfloat16 and exact: float32 inputs are three bfloat16 terms
 // (tensor_cores.cuh), the rows of three matrices. Sums are made in a fixed order, the same for each
@@ -14,6 +14,10 @@
 #pragma once
 
 #include <functional>
+#include <map>
+#include <mutex>
+#include <string>
+#include <tuple>
 
 #include "backends/cuda/early_launch.cuh"
 #include "backends/cuda/shared_memory.cuh"
@@ -29,7 +33,6 @@ constexpr int kBatchGroups = 5;   ///< of a block, the most
 constexpr int kBatchStages = 20;  ///< of the ring, the most
 constexpr int kBatchCluster = 8;  ///< blocks, the most
 constexpr int kBatchBlocks = 2;   ///< on a multiprocessor: the next product's start beside the last
-constexpr int kBatchStatic = 1024;  ///< bytes of shared memory besides the ring
 constexpr int kBatchThreads = 32 * (2 * kBatchGroups + 1);  ///< the most
 
 /// How a product is divided.
@@ -96,7 +99,7 @@ __global__ void __launch_bounds__(kBatchThreads, kBatchBlocks)
   const int quads = (tiling.tokens + 3) / 4;
   const auto first_quad = [&](int rank) { return quads * rank / cluster; };
   const int q_first = first_quad(rank), q_last = first_quad(rank + 1);
-  const int sums_row = groups * kBatchGroup * 4;  ///< bytes of a token's sums
+  const int sums_row = groups * kBatchGroup * 4;  // bytes of a token's sums
   const bool copies = warp == 2 * groups;
   const auto stage_at = [&](int slot) { return ring + slot * stage_bytes; };
   const auto ask_w = [&](int step, int slot) {
@@ -290,6 +293,14 @@ std::int64_t batch_workspace(const Call& call, const Device& device);
 /// Why a product of a few tokens cannot be run; empty if it can.
 std::string batch_supports(const Call& call, const TensorView& w, const Device& device);
 
+/// Tokens that a stage of the ring has room for.
+inline int batch_stage_tokens(std::int64_t tokens) {
+  return tokens <= 16 ? 16 : tokens <= 32 ? 32 : 64;
+}
+/// Bytes of a stage.
+inline int batch_stage_bytes(int groups, int terms, int stage_tokens) {
+  return (groups * kBatchGroup + terms * stage_tokens) * kTileColumns * 2;
+}
 /// Bytes of shared memory for the ring.
 int batch_shared(const CudaDevice& device);
 /// The most clusters of so many blocks that run at once, if a block takes `shared` bytes.
@@ -300,6 +311,23 @@ BatchTiling batch_tiling(const BatchInput& input, int outputs, int stage_tokens,
 inline int batch_threads(const BatchTiling& tiling) {
   return 32 * (2 * tiling.groups + 1);
 }
+
+/// What was chosen before for a kernel: choosing asks the driver some forty times.
+class BatchTilings {
+ public:
+  template <class Choose>
+  BatchTiling get(const CudaDevice& device, const BatchInput& input, int outputs, Choose&& choose) {
+    const std::scoped_lock lock(mutex_);
+    const auto [at, fresh] =
+        known_.try_emplace({device.info().name, input.tokens, outputs, input.width});
+    if (fresh) at->second = choose();
+    return at->second;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::tuple<std::string, int, int, int>, BatchTiling> known_;
+};
 
 template <int n_tiles, int terms, class Epilogue>
 Status launch_batch(const Launch& launch, const BatchInput& input, const TensorView& w,
@@ -322,7 +350,11 @@ Status launch_batch(const Launch& launch, const BatchInput& input, const TensorV
     return cudaOccupancyMaxActiveClusters(&most, kernel, &config) == cudaSuccess ? most : 0;
   };
   const int outputs = static_cast<int>(w.dim[0]);
-  const BatchTiling tiling = batch_tiling(input, outputs, 8 * n_tiles, device, most_clusters);
+  static BatchTilings tilings;
+  const BatchTiling tiling = tilings.get(device, input, outputs, [&] {
+    return batch_tiling(input, outputs, 8 * n_tiles, device, most_clusters);
+  });
+  if (tiling.tiles == 0) return Status(Code::internal, "no division of a batch's product fits");
   KRAIT_ASSIGN(const CUtensorMap w_map,
                tensor_map(w.as<const void>(), outputs, input.width, w.stride[0], kBatchGroup));
   KRAIT_ASSIGN(const CUtensorMap x_map, tensor_map(input.rows, std::int64_t{input.tokens} * terms,
@@ -341,9 +373,14 @@ Status run_batch(const Launch& launch, const BatchInput& input, const TensorView
     return input.terms == 1 ? launch_batch<n_tiles.value, 1>(launch, input, w, epilogue)
                             : launch_batch<n_tiles.value, 3>(launch, input, w, epilogue);
   };
-  if (input.tokens <= 16) return with_terms(std::integral_constant<int, 2>());
-  if (input.tokens <= 32) return with_terms(std::integral_constant<int, 4>());
-  return with_terms(std::integral_constant<int, 8>());
+  switch (batch_stage_tokens(input.tokens)) {
+    case 16:
+      return with_terms(std::integral_constant<int, 2>());
+    case 32:
+      return with_terms(std::integral_constant<int, 4>());
+    default:
+      return with_terms(std::integral_constant<int, 8>());
+  }
 }
 
 }  // namespace krait::cuda
