@@ -94,6 +94,12 @@ bool compiled_for_early_launch();
 /// Every device this machine has.
 std::vector<DeviceInfo> list_cuda_devices();
 
+/// Whether rows begin at multiples of sixteen bytes. (What a view's memory itself is aligned to is
+/// more.)
+inline bool rows_aligned(const TensorView& view) {
+  return view.offset % 16 == 0 && bytes_of(view.dtype, view.stride[0]) % 16 == 0;
+}
+
 /// Empty for f32, f16 and bf16 (and absent operands); else the reason for a refusal.
 std::string want_float(std::string_view operand, const TensorView& view);
 

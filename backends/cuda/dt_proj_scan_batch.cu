@@ -12,7 +12,8 @@ constexpr int kThreads = 128;
 constexpr int kChannels = kThreads / kStepLanes;  ///< of a block; eight of each warp's products
 constexpr int kSequences = 8;                     ///< of a block
 
-template <class X>
+using X = __nv_bfloat16;  ///< of float32, three terms, the other kernel is faster
+
 struct DtProj {
   const X* low;
   std::int64_t low_row;
@@ -21,8 +22,8 @@ struct DtProj {
   bool low_aligned, w_aligned;  ///< rows begin at multiples of sixteen bytes
 };
 
-template <Discretisation rule, class X>
-__global__ void __launch_bounds__(kThreads) batch(ScanArgs<X> args, DtProj<X> dt) {
+template <Discretisation rule>
+__global__ void __launch_bounds__(kThreads) batch(ScanArgs<X> args, DtProj dt) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   constexpr int kStepInputs = 32;  // of two mma
   constexpr int kHeldSteps = 5;    // whose weights a warp loads before the inputs are there
@@ -49,13 +50,9 @@ __global__ void __launch_bounds__(kThreads) batch(ScanArgs<X> args, DtProj<X> dt
       dt.low + std::int64_t{min(first + row, args.sequences.count - 1)} * dt.low_row;
   float sum[4] = {};
   const auto add = [&](int s, const uint4& b) {
-    uint4 a[kTerms<X>];
-    load_terms(low, s * kStepInputs + column, dt.rank, dt.low_aligned, a);
-#pragma unroll
-    for (int k = kTerms<X> - 1; k >= 0; --k) {
-      multiply_add(sum, a[k].x, 0, a[k].y, 0, b.x, b.y);
-      multiply_add(sum, a[k].z, 0, a[k].w, 0, b.z, b.w);
-    }
+    const uint4 a = load_eight(low, s * kStepInputs + column, dt.rank, dt.low_aligned);
+    multiply_add(sum, a.x, 0, a.y, 0, b.x, b.y);
+    multiply_add(sum, a.z, 0, a.w, 0, b.z, b.w);
   };
 #pragma unroll
   for (int s = 0; s < kHeldSteps; ++s) {
@@ -77,21 +74,12 @@ __global__ void __launch_bounds__(kThreads) batch(ScanArgs<X> args, DtProj<X> dt
 #endif
 }
 
-/// Whether four elements can be read at a time, in all rows.
-bool in_quads(const TensorView& view) {
-  if (view.offset % bytes_of(view.dtype, 4) != 0) return false;
-  for (int axis = 0; axis + 1 < view.rank; ++axis) {
-    if (view.stride[axis] % 4 != 0) return false;
-  }
-  return true;
-}
-
 std::string supports(const Call& call, const Device& device) {
   const auto [u, dt_low, dt_w, A, B, C, skip, z, dt_bias, state] = call.in<10>();
   if (!call.steps) return "for one token of every sequence";
   if (static_cast<const CudaDevice&>(device).compute_capability() < 80)
     return "needs compute capability 8.0";
-  if (u.dtype != DType::f32 && u.dtype != DType::bf16) return "u: expected f32 or bf16";
+  if (u.dtype != DType::bf16) return cat("u: expected bf16, got ", name(u.dtype));
   for (const auto& [name, view] :
        {std::pair{"dt_low", &dt_low}, std::pair{"B", &B}, std::pair{"C", &C}, std::pair{"z", &z}}) {
     if (*view && view->dtype != u.dtype) {
@@ -100,9 +88,8 @@ std::string supports(const Call& call, const Device& device) {
     }
   }
   if (dt_w.dtype != DType::bf16) return cat("dt_w: expected bf16, got ", name(dt_w.dtype));
-  if (A.dim[1] != 4 * kStepLanes) return cat("for ", 4 * kStepLanes, " states, got ", A.dim[1]);
-  if (!in_quads(A) || !in_quads(B) || !in_quads(C) || !in_quads(state))
-    return "A, B, C and state: rows of aligned fours are needed";
+  if (!step_fits(A, B, C, state))
+    return cat("for ", 4 * kStepLanes, " states, in rows of aligned fours");
   // With more, the product of its own is faster: it leaves the scan more threads.
   if (u.dim[0] > kSequences) return cat("for at most ", kSequences, " tokens, got ", u.dim[0]);
   if (u.dim[1] > 1 << 30 || dt_w.dim[1] > 1 << 30) return "too many channels or inputs";
@@ -113,26 +100,18 @@ Status run(const Call& call, const Launch& launch) {
   const auto [u, dt_low, dt_w, A, B, C, skip, z, dt_bias, state, starts, slot_in, slot_out] =
       call.in<13>();
   if (slot_in.dim[0] == 0 || u.dim[1] == 0) return {};
-  const auto aligned = [](const TensorView& view) {
-    return view.offset % 16 == 0 && bytes_of(view.dtype, view.stride[0]) % 16 == 0;
-  };
-  with_float_type(u.dtype, [&](auto type) {
-    using X = decltype(type);
-    if constexpr (!std::is_same_v<X, __half>) {
-      ScanArgs<X> args = scan_args<X>({u, A, B, C, skip, z, dt_bias, call.outputs[0], state});
-      args.dt_softplus = call.flag("dt_softplus");
-      args.sequences = {starts.as<const std::int32_t>(), slot_in.as<const std::int32_t>(),
-                        slot_out.as<const std::int32_t>(), static_cast<int>(slot_in.dim[0])};
-      const DtProj<X> dt{
-          dt_low.as<const X>(),          dt_low.stride[0], dt_w.as<const __nv_bfloat16>(),
-          static_cast<int>(dt_w.dim[1]), aligned(dt_low),  aligned(dt_w)};
-      with_rule(call.choice<Discretisation>("discretisation"), [&](auto rule) {
-        launch_early(
-            launch, batch<rule.value, X>,
-            dim3(blocks_of(args.channels, kChannels), blocks_of(args.sequences.count, kSequences)),
-            kThreads, 0, args, dt);
-      });
-    }
+  ScanArgs<X> args = scan_args<X>({u, A, B, C, skip, z, dt_bias, call.outputs[0], state});
+  args.dt_softplus = call.flag("dt_softplus");
+  args.sequences = {starts.as<const std::int32_t>(), slot_in.as<const std::int32_t>(),
+                    slot_out.as<const std::int32_t>(), static_cast<int>(slot_in.dim[0])};
+  const DtProj dt{dt_low.as<const X>(),           dt_low.stride[0],
+                  dt_w.as<const __nv_bfloat16>(), static_cast<int>(dt_w.dim[1]),
+                  rows_aligned(dt_low),           rows_aligned(dt_w)};
+  with_rule(call.choice<Discretisation>("discretisation"), [&](auto rule) {
+    launch_early(
+        launch, batch<rule.value>,
+        dim3(blocks_of(args.channels, kChannels), blocks_of(args.sequences.count, kSequences)),
+        kThreads, 0, args, dt);
   });
   return launched(call);
 }

@@ -9,7 +9,7 @@
 namespace krait::cuda {
 namespace {
 
-/// How a call becomes products.
+/// How a call becomes products. Those of 16-bit operands want rows that are aligned.
 ///
 /// float32 x times bfloat16 w is exact in three terms: x = x₀ + x₁ + x₂ with eight of its 24 bits
 /// in each, which are bfloat16 numbers. Two terms would leave out up to 2⁻¹⁸ of every element, at
@@ -52,12 +52,6 @@ std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
 }
 
-/// Whether rows begin at multiples of sixteen bytes, which products of 16-bit operands want. (What
-/// a view's memory itself is aligned to is more.)
-bool aligned(const TensorView& view) {
-  return view.offset % 16 == 0 && view.stride[0] * bytes_of_element(view.dtype) % 16 == 0;
-}
-
 DType operand_type(const Call& call, const CudaDevice& device) {
   const DType x = call.inputs[0].dtype, w = call.inputs[1].dtype;
   const bool bf16_units = device.compute_capability() >= 80;
@@ -77,11 +71,12 @@ Recipe recipe_of(const Call& call, const CudaDevice& device) {
   const bool wide = recipe.operands == DType::f32;
   const std::int64_t size = bytes_of_element(recipe.operands);
   recipe.terms = x.dtype == DType::f32 && !wide && !call.native ? 3 : 1;
-  recipe.copy_x = x.dtype != recipe.operands || x.stride[0] < inputs || !(wide || aligned(x));
+  recipe.copy_x = x.dtype != recipe.operands || x.stride[0] < inputs || !(wide || rows_aligned(x));
   recipe.copy_w = w.dtype != recipe.operands || !(wide || w.offset % 16 == 0);
   const bool can_hold =
       y.dtype == DType::f32 || (y.dtype == recipe.operands && !bias);  // rounded once
-  recipe.in_place = recipe.terms == 1 && can_hold && y.stride[0] >= outputs && (wide || aligned(y));
+  recipe.in_place =
+      recipe.terms == 1 && can_hold && y.stride[0] >= outputs && (wide || rows_aligned(y));
   recipe.result = recipe.in_place ? y.dtype : DType::f32;
   recipe.slice = wide || call.native || recipe.result != DType::f32
                      ? std::max<std::int64_t>(inputs, 1)

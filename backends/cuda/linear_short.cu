@@ -5,8 +5,7 @@
 #include <algorithm>
 
 #include "backends/cuda/early_launch.cuh"
-#include "backends/cuda/tensor_cores.cuh"
-#include "runtime/core/try.h"
+#include "backends/cuda/linear_args.cuh"
 
 namespace krait::cuda {
 namespace {
@@ -19,20 +18,8 @@ constexpr int kStepInputs = 32;  ///< of two mma
 constexpr int kMostSteps = 5;    ///< whose weights a warp can hold
 constexpr int kMostInputs = kStepInputs * kMostSteps;
 
-template <class X>
-struct Args {
-  const X* x;
-  const __nv_bfloat16* w;
-  const float* bias;  ///< may be null
-  void* y;
-  std::int64_t x_row, y_row;
-  DType type;  ///< of y
-  int tokens, outputs, inputs;
-  bool x_aligned, w_aligned;  ///< rows begin at multiples of sixteen bytes
-};
-
 template <int steps, class X>
-__global__ void __launch_bounds__(32 * kMostTokens / kTokens) few_inputs(Args<X> args) {
+__global__ void __launch_bounds__(32 * kMostTokens / kTokens) few_inputs(LinearArgs<X> args) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int o0 = static_cast<int>(blockIdx.x) * kOutputs;
@@ -97,37 +84,16 @@ std::string supports(const Call& call, const Device& device) {
   const auto [x, w, bias] = call.in<3>();
   if (static_cast<const CudaDevice&>(device).compute_capability() < 80)
     return "needs compute capability 8.0";
-  if ((x.dtype != DType::bf16 && x.dtype != DType::f32) || w.dtype != DType::bf16)
-    return cat("expected x f32 or bf16 and w bf16, got ", name(x.dtype), " and ", name(w.dtype));
   if (x.dim[0] > kMostRows || w.dim[0] < kLeastOutputs || w.dim[1] > kMostInputs) {
     return cat("for at most ", kMostRows, " tokens, at least ", kLeastOutputs,
                " outputs and at most ", kMostInputs, " inputs, got ", x.dim[0], ", ", w.dim[0],
                " and ", w.dim[1]);
   }
-  if (w.dim[0] > 1 << 30) return "too many outputs";
-  return want_float("y", call.outputs[0]);
+  return linear_args_refusal(call);
 }
 
 template <class X>
-void run_as(const Call& call, const Launch& launch) {
-  const auto [x, w, bias] = call.in<3>();
-  const TensorView& y = call.outputs[0];
-  const auto aligned = [](const TensorView& view) {
-    return reinterpret_cast<std::uintptr_t>(view.as<const char>()) % 16 == 0 &&
-           bytes_of(view.dtype, view.stride[0]) % 16 == 0;
-  };
-  const Args<X> args{x.as<const X>(),
-                     w.as<const __nv_bfloat16>(),
-                     bias ? bias.as<const float>() : nullptr,
-                     y.as<void>(),
-                     x.stride[0],
-                     y.stride[0],
-                     y.dtype,
-                     static_cast<int>(x.dim[0]),
-                     static_cast<int>(w.dim[0]),
-                     static_cast<int>(w.dim[1]),
-                     aligned(x),
-                     aligned(w)};
+void launch_few(const Launch& launch, const LinearArgs<X>& args) {
   const auto kernel = args.inputs <= 2 * kStepInputs ? few_inputs<2, X> : few_inputs<kMostSteps, X>;
   const unsigned warps = std::min(blocks_of(args.tokens, kTokens), unsigned{kMostTokens / kTokens});
   launch_early(launch, kernel,
@@ -137,10 +103,7 @@ void run_as(const Call& call, const Launch& launch) {
 
 Status run(const Call& call, const Launch& launch) {
   if (call.outputs[0].elements() == 0) return {};
-  if (call.inputs[0].dtype == DType::f32)
-    run_as<float>(call, launch);
-  else
-    run_as<__nv_bfloat16>(call, launch);
+  with_linear_args(call, [&](const auto& args) { launch_few(launch, args); });
   return launched(call);
 }
 

@@ -1,13 +1,12 @@
 // linear for few outputs of many inputs, such as x_proj of several tokens: there is not enough of
 // the result for every multiprocessor, so the inputs are divided instead. A cluster of blocks makes
-// a tile of the result, every warp in it a part of each sum; the parts are added up in the blocks'
-// shared memory, which a cluster can read. Operands go from memory to registers at once: each is
-// read by one warp of the cluster. Products are those of bfloat16 on tensor cores, and exact: a
-// float32 is the sum of three bfloat16 terms.
+// a tile of the result, every warp in it a part of each sum; each block adds up the parts of some
+// sums, which the others store in its shared memory. Operands go from memory to registers at once:
+// each is read by one warp of the cluster. Products are those of bfloat16 on tensor cores, and
+// exact: a float32 is the sum of three bfloat16 terms.
 #include "backends/cuda/early_launch.cuh"
+#include "backends/cuda/linear_args.cuh"
 #include "backends/cuda/shared_memory.cuh"
-#include "backends/cuda/tensor_cores.cuh"
-#include "runtime/core/try.h"
 
 namespace krait::cuda {
 namespace {
@@ -16,18 +15,6 @@ constexpr int kThreads = 256;
 constexpr int kCluster = 8;       ///< blocks
 constexpr int kTileTokens = 16;   ///< rows of one mma; a tile has one or two of them
 constexpr int kTileOutputs = 16;  ///< columns of two
-
-template <class X>
-struct Args {
-  const X* x;
-  const __nv_bfloat16* w;
-  const float* bias;  ///< may be null
-  void* y;
-  std::int64_t x_row, y_row;
-  DType type;  ///< of y
-  int tokens, outputs, inputs;
-  bool x_aligned, w_aligned;  ///< rows begin at multiples of sixteen bytes
-};
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 
@@ -38,7 +25,7 @@ constexpr int kHeldSteps = 3;    ///< whose weights a warp loads before the inpu
 #endif
 
 template <int m_tiles, class X>
-__global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kThreads, 2) split(Args<X> args) {
+__global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kThreads, 2) split(LinearArgs<X> args) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   constexpr int kElements = m_tiles * kTileTokens * kTileOutputs;
   constexpr int kShare = kElements / kCluster;  // of the sums, which a block adds up
@@ -161,54 +148,27 @@ std::string supports(const Call& call, const Device& device) {
   const auto [x, w, bias] = call.in<3>();
   const auto& cuda = static_cast<const CudaDevice&>(device);
   if (!cuda.has_clusters()) return "needs compute capability 9.0, and code for it";
-  if ((x.dtype != DType::bf16 && x.dtype != DType::f32) || w.dtype != DType::bf16)
-    return cat("expected x f32 or bf16 and w bf16, got ", name(x.dtype), " and ", name(w.dtype));
   if (x.dim[0] > kMostTokens || w.dim[0] > kMostOutputs || w.dim[1] < kLeastInputs)
     return cat("for at most ", kMostTokens, " tokens, ", kMostOutputs, " outputs and at least ",
                kLeastInputs, " inputs, got ", x.dim[0], ", ", w.dim[0], " and ", w.dim[1]);
-  if (w.dim[1] > std::int64_t{1} << 30) return "too many inputs";
-  return want_float("y", call.outputs[0]);
+  return linear_args_refusal(call);
 }
 
 template <int m_tiles, class X>
-void launch_split(const Launch& launch, const Args<X>& args) {
+void launch_split(const Launch& launch, const LinearArgs<X>& args) {
   const dim3 grid(kCluster * blocks_of(args.outputs, kTileOutputs),
                   blocks_of(args.tokens, m_tiles * kTileTokens));
   launch_early(launch, split<m_tiles, X>, grid, kThreads, 0, args);
 }
 
-template <class X>
-void run_as(const Call& call, const Launch& launch) {
-  const auto [x, w, bias] = call.in<3>();
-  const TensorView& y = call.outputs[0];
-  const auto aligned = [](const TensorView& view) {
-    return reinterpret_cast<std::uintptr_t>(view.as<const char>()) % 16 == 0 &&
-           bytes_of(view.dtype, view.stride[0]) % 16 == 0;
-  };
-  const Args<X> args{x.as<const X>(),
-                     w.as<const __nv_bfloat16>(),
-                     bias ? bias.as<const float>() : nullptr,
-                     y.as<void>(),
-                     x.stride[0],
-                     y.stride[0],
-                     y.dtype,
-                     static_cast<int>(x.dim[0]),
-                     static_cast<int>(w.dim[0]),
-                     static_cast<int>(w.dim[1]),
-                     aligned(x),
-                     aligned(w)};
-  if (args.tokens <= kTileTokens)
-    launch_split<1>(launch, args);
-  else
-    launch_split<2>(launch, args);
-}
-
 Status run(const Call& call, const Launch& launch) {
   if (call.outputs[0].elements() == 0) return {};
-  if (call.inputs[0].dtype == DType::f32)
-    run_as<float>(call, launch);
-  else
-    run_as<__nv_bfloat16>(call, launch);
+  with_linear_args(call, [&](const auto& args) {
+    if (args.tokens <= kTileTokens)
+      launch_split<1>(launch, args);
+    else
+      launch_split<2>(launch, args);
+  });
   return launched(call);
 }
 

@@ -64,16 +64,17 @@ ScanArgs<X> scan_args(const ScanViews& views) {
 constexpr int kStepLanes = 4;      ///< of a channel, each with four states
 constexpr int kStepSequences = 4;  ///< together
 
-/// Whether lanes can read four elements of A, B, C and the state at a time.
-template <class X>
-bool step_fits(const ScanArgs<X>& args) {
-  const auto aligned = [](const void* at, std::size_t bytes) {
-    return reinterpret_cast<std::uintptr_t>(at) % bytes == 0;
+/// Whether lanes have four states each, and can read as many elements of A, B, C and the state at a
+/// time.
+inline bool step_fits(const TensorView& A, const TensorView& B, const TensorView& C,
+                      const TensorView& state) {
+  const auto in_quads = [](const TensorView& view) {
+    bool aligned = view.offset % bytes_of(view.dtype, 4) == 0;
+    for (int axis = 0; axis + 1 < view.rank; ++axis)
+      aligned = aligned && view.stride[axis] % 4 == 0;
+    return aligned;
   };
-  return args.states == 4 * kStepLanes && args.A_row % 4 == 0 && args.B_row % 4 == 0 &&
-         args.B_group % 4 == 0 && args.C_row % 4 == 0 && args.C_group % 4 == 0 &&
-         aligned(args.A, 16) && aligned(args.state, 16) && aligned(args.B, 4 * sizeof(X)) &&
-         aligned(args.C, 4 * sizeof(X));
+  return A.dim[1] == 4 * kStepLanes && in_quads(A) && in_quads(B) && in_quads(C) && in_quads(state);
 }
 
 /// One lane of the four of channel `d`, by all threads of whole warps.

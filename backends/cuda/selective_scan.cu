@@ -109,11 +109,11 @@ void launch_scan(const ScanArgs<X>& args, cudaStream_t stream) {
   scan<rule, lanes, per_lane><<<grid, kThreads, 0, stream>>>(args);
 }
 
-/// Lanes per channel and states per lane that hold N states.
+/// Lanes per channel and states per lane that hold N states. `steps`: step() fits.
 template <Discretisation rule, class X>
 void launch_for_states(const Launch& launch, const ScanArgs<X>& args, bool steps) {
   const cudaStream_t stream = stream_of(launch);
-  if (steps && step_fits(args)) return launch_step<rule>(launch, args);
+  if (steps) return launch_step<rule>(launch, args);
   if (args.states <= 4) return launch_scan<rule, 1, 4>(args, stream);
   if (args.states <= 16) return launch_scan<rule, 4, 4>(args, stream);
   if (args.states <= 64) return launch_scan<rule, 8, 8>(args, stream);

@@ -20,8 +20,8 @@ Result<CUtensorMap> tensor_map(const void* matrix, std::int64_t rows, std::int64
 
 /// Whether a matrix can be described so: its rows begin at multiples of sixteen bytes.
 inline bool fits_tensor_map(const TensorView& matrix) {
-  return matrix.dtype == DType::bf16 && matrix.offset % 16 == 0 && matrix.stride[0] % 8 == 0 &&
-         matrix.stride[0] >= matrix.dim[1] && matrix.dim[1] > 0;
+  return matrix.dtype == DType::bf16 && rows_aligned(matrix) && matrix.stride[0] >= matrix.dim[1] &&
+         matrix.dim[1] > 0;
 }
 
 }  // namespace krait::cuda
