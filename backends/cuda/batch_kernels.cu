@@ -216,7 +216,7 @@ std::string supports_norm(const Call& call, const Device& device) {
 Status run_norm(const Call& call, const Launch& launch) {
   const auto [x, norm_weight, w, bias] = call.in<4>();
   if (call.outputs[0].elements() == 0) return {};
-  const BatchInput input = batch_input(call, launch, {norm_weight, call.attr("eps")});
+  const BatchInput input = batch_input(call, launch, norm_weight, call.attr("eps"));
   KRAIT_TRY(run_batch(launch, input, w, plain_epilogue(call.outputs[0], bias)));
   return launched(call);
 }
@@ -249,7 +249,7 @@ Status run_conv1d(const Call& call, const Launch& launch) {
                               call.choice<Activation>("activation") == Activation::silu,
                               slot_in.as<const std::int32_t>(),
                               slot_out.as<const std::int32_t>()};
-  const BatchInput input = batch_input(call, launch, {norm_weight, call.attr("eps")});
+  const BatchInput input = batch_input(call, launch, norm_weight, call.attr("eps"));
   KRAIT_TRY(run_batch(launch, input, w, epilogue));
   return launched(call);
 }

@@ -15,8 +15,8 @@ constexpr int kKept = 12;
 /// A block per row: normalised where there is a weight, then as `terms` rows of bfloat16.
 template <int terms, class X>
 __global__ void __launch_bounds__(kThreads)
-    write_rows(const X* x, std::int64_t x_row, const float* weight, int width, float eps,
-               __nv_bfloat16* to) {
+    prepare_rows(const X* x, std::int64_t x_row, const float* weight, int width, float eps,
+                 __nv_bfloat16* to) {
   const std::int64_t rows = gridDim.x, r = blockIdx.x;
   const auto at = [&](int j) { return static_cast<int>(threadIdx.x) + j * kThreads; };
   float scale[kKept];
@@ -61,19 +61,19 @@ int terms_of(const Call& call) {
 
 }  // namespace
 
-BatchInput batch_input(const Call& call, const Launch& launch, const BatchRows& rows) {
+BatchInput batch_input(const Call& call, const Launch& launch, const TensorView& norm_weight,
+                       double eps) {
   const TensorView& x = call.inputs[0];
   BatchInput input{x.as<const void>(), x.stride[0], static_cast<int>(x.dim[0]),
                    static_cast<int>(x.dim[1]), terms_of(call)};
-  if (!rows.norm_weight && fits_tensor_map(x)) return input;
+  if (!norm_weight && fits_tensor_map(x)) return input;
   auto* const to = launch.workspace.as<__nv_bfloat16>();
-  const auto* const weight = rows.norm_weight ? rows.norm_weight.as<const float>() : nullptr;
-  const auto eps = static_cast<float>(rows.eps);
+  const auto* const weight = norm_weight ? norm_weight.as<const float>() : nullptr;
   with_float_type(x.dtype, [&](auto type) {
     using X = decltype(type);
-    const auto kernel = input.terms == 1 ? write_rows<1, X> : write_rows<3, X>;
+    const auto kernel = input.terms == 1 ? prepare_rows<1, X> : prepare_rows<3, X>;
     launch_early(launch, kernel, dim3(static_cast<unsigned>(input.tokens)), kThreads, 0,
-                 x.as<const X>(), x.stride[0], weight, input.width, eps, to);
+                 x.as<const X>(), x.stride[0], weight, input.width, static_cast<float>(eps), to);
   });
   input.rows = to;
   input.row = input.width;

@@ -279,14 +279,10 @@ struct BatchInput {
   int tokens, width, terms;
 };
 
-/// How the rows that a product takes are made of those of x.
-struct BatchRows {
-  TensorView norm_weight = {};  ///< null: they are not normalised
-  double eps = 0;
-};
-
-/// x as it is where it can be, else written to the workspace.
-BatchInput batch_input(const Call& call, const Launch& launch, const BatchRows& rows = {});
+/// x as it is where it can be, else written to the workspace: normalised where there is a weight
+/// for that.
+BatchInput batch_input(const Call& call, const Launch& launch, const TensorView& norm_weight = {},
+                       double eps = 0);
 /// Bytes of workspace for it: the first operand of the call is x.
 std::int64_t batch_workspace(const Call& call, const Device& device);
 
