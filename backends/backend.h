@@ -48,8 +48,8 @@ struct WeightLayout {
 struct Launch {
   Device& device;
   TensorView workspace;  ///< u8[bytes] as the kernel asked, 256-byte aligned; contents undefined
-  /// Whether no call queued since the device was last idle, or since a call that was not early,
-  /// writes the call's states: they may be read while those still run.
+  /// Whether the call's states may be read while the call before it still runs. (Those before that
+  /// one have ended by then.)
   bool early = false;
   /// Bytes of weights, u8[n], that a later call reads and that may be fetched into a cache while
   /// this one runs; null for none.

@@ -12,18 +12,31 @@ Execution::Execution(std::shared_ptr<const Plan> plan, std::vector<Buffer*> stat
 
 Status Execution::prepare(const Sizes& sizes) {
   if (prepared_ && sizes == sizes_) return {};
+  sizes_ = sizes;
+  KRAIT_TRY(bind());
+  prepared_ = true;
+  runs_ = 0;
+  has_bursts_ = true;
+  recording_.reset();
+  burst_.reset();
+  return {};
+}
+
+Status Execution::bind(std::int64_t from, std::int64_t to) {
   const ir::Graph& graph = *plan_->graph;
   for (std::size_t id = 0; id < views_.size(); ++id) {
     const Home& home = plan_->homes[id];
     const Type& type = graph.values[id].type;
+    const auto is = [&](ir::Id other) { return static_cast<ir::Id>(id) == other; };
+    const std::int64_t moved = is(plan_->tokens) ? from : is(plan_->next) ? to : 0;
     switch (home.place) {
       case Home::Place::arena:
-        views_[id] =
-            dense_view(arena_->memory(), type.dtype, resolve(type.shape, sizes), home.offset);
+        views_[id] = dense_view(arena_->memory(), type.dtype, resolve(type.shape, sizes_),
+                                home.offset + moved);
         break;
       case Home::Place::state:
         views_[id] = dense_view(states_[static_cast<std::size_t>(home.state)]->memory(), type.dtype,
-                                resolve(type.shape, sizes));
+                                resolve(type.shape, sizes_));
         break;
       default:
         break;
@@ -42,7 +55,7 @@ Status Execution::prepare(const Sizes& sizes) {
     Call& call = calls_[s];
     call.op = node.op;
     call.attrs = node.attrs;
-    call.steps = sizes.steps;
+    call.steps = sizes_.steps;
     call.native = plan_->activations == Activations::native;
     for (std::size_t i = 0; i < node.inputs.size(); ++i) {
       if (node.inputs[i] == ir::kNone) continue;
@@ -52,14 +65,10 @@ Status Execution::prepare(const Sizes& sizes) {
       if (node.outputs[o] != ir::kNone) call.outputs[o] = view(node.outputs[o]);
     }
   }
-  sizes_ = sizes;
-  prepared_ = true;
-  runs_ = 0;
-  recording_.reset();
   return {};
 }
 
-Status Execution::run_steps(TimeMarks* marks) {
+Status Execution::run_steps(TimeMarks* marks, bool follows) {
   for (std::size_t s = 0; s < calls_.size(); ++s) {
     const Step& step = plan_->steps[s];
     if (marks) KRAIT_TRY(marks->mark(static_cast<int>(s)));
@@ -70,7 +79,7 @@ Status Execution::run_steps(TimeMarks* marks) {
     }
     Launch launch{*plan_->device, workspace};
     if (!marks) {  // else each step is to have its time for itself
-      launch.early = step.early;
+      launch.early = step.early && (s > 0 || follows);
       launch.ahead = step.ahead;
     }
     KRAIT_TRY(plan_->device->run(*step.kernel, calls_[s], launch));
@@ -78,20 +87,64 @@ Status Execution::run_steps(TimeMarks* marks) {
   return marks ? marks->mark(static_cast<int>(calls_.size())) : Status();
 }
 
-Status Execution::run() {
+Status Execution::run(const std::function<Status()>& body, std::unique_ptr<Recording>& recording,
+                      bool record) {
   Device& device = *plan_->device;
   device.begin_run();
   Status status;
-  if (runs_ < 2 && ++runs_ == 2) {
-    Result<std::unique_ptr<Recording>> recorded = device.record([this] { return run_steps(); });
+  if (record) {
+    Result<std::unique_ptr<Recording>> recorded = device.record(body);
     if (recorded.ok())
-      recording_ = std::move(*recorded);
+      recording = std::move(*recorded);
     else
       status = recorded.status();
   }
-  if (status.ok()) status = recording_ ? recording_->replay() : run_steps();
+  if (status.ok()) status = recording ? recording->replay() : body();
   device.end_run();
   return status;
+}
+
+Status Execution::run() {
+  return run([this] { return run_steps(); }, recording_, runs_ < 2 && ++runs_ == 2);
+}
+
+Status Execution::run_burst() {
+  const TensorView& ids = view(plan_->next);
+  const std::int64_t bytes = bytes_of(ids.dtype, ids.elements());
+  const auto body = [&]() -> Status {
+    std::int64_t from = 0;
+    for (int i = 0; i < kBurst; ++i) {
+      const std::int64_t to = (i + 1 - kBurst) * bytes;
+      KRAIT_TRY(bind(from, to));
+      KRAIT_TRY(run_steps(nullptr, i > 0));
+      from = to;
+    }
+    return {};
+  };
+  if (burst_) return run(body, burst_, false);
+  const Status status = run(body, burst_, true);
+  KRAIT_TRY(bind());
+  return status;
+}
+
+Status Execution::run_greedy(int count, Buffer& history) {
+  constexpr int kWorthRecording = 4;  // bursts
+  const TensorView& ids = view(plan_->next);
+  const std::int64_t bytes = bytes_of(ids.dtype, ids.elements()), place = ids.offset;
+  for (int i = 0; i < count;) {
+    int runs = 1;
+    if (runs_ > 0 && has_bursts_ && count - i >= (burst_ ? 1 : kWorthRecording) * kBurst) {
+      KRAIT_TRY(run_burst());
+      runs = kBurst;
+      has_bursts_ = burst_ != nullptr;
+    } else {
+      KRAIT_TRY(run());
+    }
+    KRAIT_TRY(
+        plan_->device->copy(*arena_, place - (runs - 1) * bytes, history, i * bytes, runs * bytes));
+    i += runs;
+  }
+  return {};
 }
 
 }  // namespace krait

@@ -21,6 +21,9 @@ class Execution {
   /// Runs every step; inputs were written to their views before. Does not allocate.
   /// The second run with the same sizes is recorded where the device can; later ones replay it.
   Status run();
+  /// Runs a greedy plan `count` times, each from the ids of the one before, all of which it copies
+  /// to `history`: i32 [count, sequences].
+  Status run_greedy(int count, Buffer& history);
   /// Writes the inputs: their memory is another value's as soon as nothing needs them any more.
   using Feeder = std::function<Status()>;
   /// Runs it again and again, as a whole and step by step, to say where its time goes.
@@ -30,8 +33,17 @@ class Execution {
   const Plan& plan() const { return *plan_; }
 
  private:
-  /// With `marks`, one before each step and one behind the last.
-  Status run_steps(TimeMarks* marks = nullptr);
+  /// Puts the views into the calls. Runs of a greedy plan find their ids `from` bytes after the
+  /// place of the input, and leave the next ones `to` bytes after it.
+  Status bind(std::int64_t from = 0, std::int64_t to = 0);
+  /// With `marks`, one before each step and one behind the last. `follows`: as part of a recording,
+  /// behind another run.
+  Status run_steps(TimeMarks* marks = nullptr, bool follows = false);
+  /// kBurst runs of a greedy plan.
+  Status run_burst();
+  /// Runs `body`, or replays its recording, which is made first if it is to be.
+  Status run(const std::function<Status()>& body, std::unique_ptr<Recording>& recording,
+             bool record);
   /// Seconds of every run.
   Result<std::vector<double>> time_runs(int repetitions, const Feeder& feed);
   /// Seconds of every step in every run.
@@ -45,7 +57,8 @@ class Execution {
   std::vector<TensorView> views_;  ///< one per value
   std::vector<Call> calls_;        ///< one per step
   int runs_ = 0;                   ///< with these sizes
-  std::unique_ptr<Recording> recording_;
+  bool has_bursts_ = false;        ///< whether runs may be recorded together
+  std::unique_ptr<Recording> recording_, burst_;
 };
 
 }  // namespace krait

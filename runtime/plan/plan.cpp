@@ -75,6 +75,21 @@ Status add_argmax(ir::Graph& graph, ir::Id& next, ir::Id& tokens) {
   return {};
 }
 
+/// Where every token has its row of logits, in order, rows need no gathering.
+Status drop_gathering(ir::Graph& graph) {
+  bool found = false;
+  for (const ir::Node& node : graph.nodes) {
+    if (node.op != &gather_rows_op) continue;
+    const ir::Value& rows = graph[node.inputs[1]];
+    if (rows.kind != ir::Kind::input || rows.name != "rows") continue;
+    ir::replace_uses(graph, node.outputs[0], node.inputs[0]);
+    found = true;
+  }
+  if (!found) return {};
+  for (ir::Node& node : graph.nodes) KRAIT_TRY(ir::retype(graph, node));
+  return {};
+}
+
 /// Follows views to the value whose memory they look at.
 ir::Id base_of(const std::vector<Home>& homes, ir::Id id) {
   while (homes[static_cast<std::size_t>(id)].place == Home::Place::view) {
@@ -206,13 +221,14 @@ Status choose_kernels(Plan& plan, WeightStore& weights) {
   return {};
 }
 
-/// Marks the steps whose states no earlier step of the plan updates.
+/// Marks the steps whose states no earlier step of the plan updates. (The first one is early only
+/// where it follows another run: what came before may have written anything.)
 void mark_early(Plan& plan) {
   std::set<int> written;
   for (std::size_t s = 0; s < plan.steps.size(); ++s) {
     Step& step = plan.steps[s];
     const ir::Node& node = plan.graph->nodes[static_cast<std::size_t>(step.node)];
-    step.early = s > 0;  // what came before the plan may have written anything
+    step.early = true;
     for (const ir::Id id : node.outputs) {
       const int state = id == ir::kNone ? -1 : plan.homes[static_cast<std::size_t>(id)].state;
       if (state >= 0 && !written.insert(state).second) step.early = false;
@@ -271,7 +287,8 @@ void lay_out(Plan& plan) {
   std::vector<int> lifetime_of(graph.values.size(), -1);
   const auto add = [&](ir::Id id, int first) {
     lifetime_of[static_cast<std::size_t>(id)] = static_cast<int>(lifetimes.size());
-    lifetimes.push_back({bytes_of_value(graph[id], plan.sizes), first, first});
+    const int copies = id == plan.tokens ? kBurst : 1;
+    lifetimes.push_back({copies * bytes_of_value(graph[id], plan.sizes), first, first});
   };
   const auto use = [&](ir::Id id, int step) {
     const int at = lifetime_of[static_cast<std::size_t>(base_of(plan.homes, id))];
@@ -311,6 +328,12 @@ void lay_out(Plan& plan) {
     if (lifetime_of[id] >= 0)
       plan.homes[id].offset = offsets[static_cast<std::size_t>(lifetime_of[id])];
   }
+  for (const ir::Id id : {plan.tokens, plan.next}) {
+    if (id != ir::kNone) {
+      plan.homes[static_cast<std::size_t>(id)].offset +=
+          (kBurst - 1) * bytes_of_value(graph[plan.tokens], plan.sizes);
+    }
+  }
   for (std::size_t s = 0; s < plan.steps.size(); ++s) {
     plan.steps[s].workspace_offset = offsets[workspace[s]];
   }
@@ -328,7 +351,10 @@ Result<std::shared_ptr<const Plan>> make_plan(const ir::Graph& graph,
   }
   auto plan = std::make_shared<Plan>();
   ir::Graph own = graph;
-  if (sizes.greedy) KRAIT_TRY(add_argmax(own, plan->next, plan->tokens));
+  if (sizes.greedy) {
+    KRAIT_TRY(drop_gathering(own));
+    KRAIT_TRY(add_argmax(own, plan->next, plan->tokens));
+  }
   KRAIT_ASSIGN(ir::Graph specialised,
                ir::specialise(std::move(own), {kernel_predicate(device, activations, sizes)}));
   plan->graph = std::make_shared<const ir::Graph>(std::move(specialised));

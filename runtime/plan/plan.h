@@ -57,6 +57,10 @@ struct Step {
   Cost cost;           ///< at the plan's sizes
 };
 
+/// Runs of a greedy plan that are recorded together, as the device does something else for some
+/// microseconds between two recordings.
+inline constexpr int kBurst = 8;
+
 struct Plan {
   std::shared_ptr<const ir::Graph> graph;  ///< specialised: its values have the program's numbers
   std::shared_ptr<Device> device;
@@ -65,7 +69,8 @@ struct Plan {
   std::vector<Home> homes;  ///< one per value
   std::vector<ir::Id> states;
   std::vector<Step> steps;  ///< views and constants need none
-  /// In a greedy plan: the ids that argmax yields, and the input in whose memory they lie.
+  /// In a greedy plan: the ids that argmax yields, and the input in whose memory they lie. Before
+  /// it is room for those of kBurst - 1 runs.
   ir::Id next = ir::kNone, tokens = ir::kNone;
   std::int64_t arena_bytes = 0;
 };

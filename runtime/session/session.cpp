@@ -273,11 +273,7 @@ Result<std::vector<std::int32_t>> Session::Impl::run_greedy(std::span<const Segm
                upload({sequences, sequences, sequences, 0, true, true}, {&feed, 1}));
   const std::int64_t bytes = sequences * static_cast<std::int64_t>(sizeof(std::int32_t));
   KRAIT_ASSIGN(std::unique_ptr<Buffer> history, device().allocate(count * bytes));
-  const std::int64_t from = execution->view(execution->plan().next).offset;
-  for (int i = 0; i < count; ++i) {
-    KRAIT_TRY(execution->run());
-    KRAIT_TRY(device().copy(*arena, from, *history, i * bytes, bytes));
-  }
+  KRAIT_TRY(execution->run_greedy(count, *history));
   std::vector<std::int32_t> ids(static_cast<std::size_t>(count * sequences));
   KRAIT_TRY(device().download(*history, 0, ids.data(), count * bytes));
   KRAIT_TRY(device().synchronize());
