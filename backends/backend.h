@@ -48,12 +48,14 @@ struct WeightLayout {
 struct Launch {
   Device& device;
   TensorView workspace;  ///< u8[bytes] as the kernel asked, 256-byte aligned; contents undefined
-  /// Whether the call's states may be read while the call before it still runs. (Those before that
-  /// one have ended by then.)
+  /// Whether the call's states may be read before the calls before it have ended: none that may
+  /// still run writes them.
   bool early = false;
   /// Bytes of weights, u8[n], that a later call reads and that may be fetched into a cache while
   /// this one runs; null for none.
   TensorView ahead = {};
+  /// Whether the next call may start before this one has its inputs; see Kernel::holds_weights.
+  bool next_first = false;
 };
 
 struct Kernel {
@@ -70,6 +72,9 @@ struct Kernel {
   std::int64_t (*workspace)(const Call& call, const Device& device) = nullptr;
   /// The layout wanted of input `i`, or null for as stored; null for all as stored.
   const WeightLayout* (*layout)(const Call& call, int i) = nullptr;
+  /// Whether the kernel, started early, only gets weights into memory of its own, and so may start
+  /// before the one before it has its inputs.
+  bool holds_weights = false;
 };
 
 /// Types that a plan's values have on a device.

@@ -6,9 +6,9 @@
 namespace krait::cuda {
 namespace {
 
-constexpr int kThreads = 128;
-constexpr int kFlight =
-    4;  ///< packs of a row of dt_w that a lane holds before the inputs are there
+constexpr int kThreads = 128;      ///< of a block of one among several tokens
+constexpr int kMostThreads = 384;  ///< of one, which leaves room for a block of gemv.cuh
+constexpr int kFlight = 3;         ///< packs of a row that a lane has on the way together
 
 struct Args {
   GemvInput dt_low;
@@ -30,12 +30,12 @@ struct Args {
 };
 
 template <int lanes, int per_lane, class X, class W>
-__global__ void __launch_bounds__(kThreads) step(Args args, GemvWeights<W> dt_w, FetchAhead fetch) {
+__global__ void __launch_bounds__(kMostThreads, per_lane > 2 ? 1 : 2)
+    step(Args args, GemvWeights<W> dt_w, bool next_first, FetchAhead fetch) {
   using Weights = GemvWeights<W>;
   constexpr int kQuads = Weights::kCount / 4;
   const int lane = static_cast<int>(threadIdx.x) % lanes;
-  const int d =
-      static_cast<int>(blockIdx.x) * (kThreads / lanes) + static_cast<int>(threadIdx.x) / lanes;
+  const int d = static_cast<int>(blockIdx.x * (blockDim.x / lanes) + threadIdx.x / lanes);
   const int t = static_cast<int>(blockIdx.y);  // and the sequence, since each has one token
   // Lanes beyond the last channel take part in the sums of their warp, but touch no memory.
   const bool active = d < args.channels;
@@ -61,8 +61,7 @@ __global__ void __launch_bounds__(kThreads) step(Args args, GemvWeights<W> dt_w,
     h[i] = first + i < args.states && from >= 0 ? args.state[at * args.states + first + i] : 0.0f;
   }
 
-  wait_for_inputs();
-  if (blockIdx.y == 0) fetch.run();
+  wait_for_inputs(next_first);
   const float u = to_float(static_cast<const X*>(args.u)[t * args.u_row + channel]);
   const float z = args.z ? to_float(static_cast<const X*>(args.z)[t * args.z_row + channel]) : 0.0f;
   const int group = channel / args.channels_per_group;
@@ -76,11 +75,21 @@ __global__ void __launch_bounds__(kThreads) step(Args args, GemvWeights<W> dt_w,
     C[i] = exists ? to_float(static_cast<const X*>(args.C)[C_at + i]) : 0.0f;
   }
   // dt[t,d] = Σ_r dt_low[t,r] dt_w[d,r]
-  float dt = 0;
-  const auto add = [&](int p, const typename Weights::Pack& w) {
+  float4 low[kFlight][kQuads];
+#pragma unroll
+  for (int j = 0; j < kFlight; ++j) {
 #pragma unroll
     for (int q = 0; q < kQuads; ++q) {
-      const float4 x = args.dt_low.quad(t, p * kQuads + q);
+      const int p = lane + j * lanes;
+      if (p < packs) low[j][q] = args.dt_low.quad(t, p * kQuads + q);
+    }
+  }
+  if (blockIdx.y == 0) fetch.run();
+  float dt = 0;
+  const auto add = [&](const float4(&xs)[kQuads], const typename Weights::Pack& w) {
+#pragma unroll
+    for (int q = 0; q < kQuads; ++q) {
+      const float4& x = xs[q];
       dt = fmaf(x.x, to_float(w.element[4 * q]), dt);
       dt = fmaf(x.y, to_float(w.element[4 * q + 1]), dt);
       dt = fmaf(x.z, to_float(w.element[4 * q + 2]), dt);
@@ -89,9 +98,14 @@ __global__ void __launch_bounds__(kThreads) step(Args args, GemvWeights<W> dt_w,
   };
 #pragma unroll
   for (int j = 0; j < kFlight; ++j) {
-    if (lane + j * lanes < packs) add(lane + j * lanes, held[j]);
+    if (lane + j * lanes < packs) add(low[j], held[j]);
   }
-  for (int p = lane + kFlight * lanes; p < packs; p += lanes) add(p, dt_w.load(channel, p));
+  for (int p = lane + kFlight * lanes; p < packs; p += lanes) {
+    float4 more[kQuads];
+#pragma unroll
+    for (int q = 0; q < kQuads; ++q) more[q] = args.dt_low.quad(t, p * kQuads + q);
+    add(more, dt_w.load(channel, p));
+  }
   dt = lanes_sum<lanes>(dt);
   dt += bias;
   if (args.dt_softplus) dt = softplus(dt);
@@ -146,10 +160,20 @@ std::string supports(const Call& call, const Device& device) {
 
 template <class X, int lanes, int per_lane, class W>
 void launch_step(const Launch& launch, const Args& args, const GemvWeights<W>& dt_w) {
-  const dim3 grid(blocks_of(args.channels, kThreads / lanes),
+  const auto& device = static_cast<const CudaDevice&>(launch.device);
+  int threads = kThreads, shared = 0;
+  if (args.dt_low.tokens == 1 && keeps_blocks_apart(device)) {
+    // As many channels for every multiprocessor, in one block if that is not too large.
+    const auto all = static_cast<unsigned>(device.multiprocessors());
+    const unsigned each = blocks_of(args.channels * lanes, all * kMostThreads);
+    const unsigned channels = blocks_of(args.channels, all * each);
+    threads = static_cast<int>(blocks_of(channels * lanes, 32)) * 32;
+    if (each == 1) shared = device.shared_bytes() / 3;
+  }
+  const dim3 grid(blocks_of(args.channels, threads / lanes),
                   static_cast<unsigned>(args.dt_low.tokens));
-  launch_early(launch, step<lanes, per_lane, X, W>, grid, kThreads, 0, args, dt_w,
-               FetchAhead(launch));
+  launch_early(launch, step<lanes, per_lane, X, W>, grid, static_cast<unsigned>(threads),
+               static_cast<std::size_t>(shared), args, dt_w, launch.next_first, FetchAhead(launch));
 }
 
 Status run(const Call& call, const Launch& launch) {
@@ -202,6 +226,7 @@ Status run(const Call& call, const Launch& launch) {
 
 }  // namespace
 
-extern const Kernel dt_proj_scan_kernel{"dt_proj_scan", "step", supports, run};
+extern const Kernel dt_proj_scan_kernel{"dt_proj_scan", "step",  supports, run,
+                                        nullptr,        nullptr, true};
 
 }  // namespace krait::cuda

@@ -30,10 +30,11 @@ __device__ inline void let_next_start() {
 }
 
 /// Both: usually the next one's blocks would be in the way of kernels in between if they came
-/// earlier.
-__device__ inline void wait_for_inputs() {
+/// earlier. `next_first`: as Launch says.
+__device__ inline void wait_for_inputs(bool next_first = false) {
+  if (next_first) let_next_start();
   wait_for_kernels();
-  let_next_start();
+  if (!next_first) let_next_start();
 }
 
 /// What Launch::ahead asks for: a kernel that leaves the memory idle, a small one or a large one at

@@ -36,6 +36,14 @@ inline int gemv_ring_bytes(const CudaDevice& device) {
   return (device.compute_capability() < 80 ? kGemvSlotsBefore8 : kGemvSlots) * kGemvSlotBytes;
 }
 
+/// Whether a multiprocessor has room for blocks of several kernels that follow each other early.
+/// Then the next kernel's blocks come while those of others end, and two of them to a
+/// multiprocessor that is free first, unless they ask for so much shared memory that they do not
+/// fit: half of it, if it is not a third beside one that has a third.
+inline bool keeps_blocks_apart(const CudaDevice& device) {
+  return device.has_clusters() && device.shared_bytes() >= 3 * gemv_ring_bytes(device);
+}
+
 /// Element `i` of an array of f32, f16 or bf16.
 __device__ inline float element(const void* array, DType type, std::int64_t i) {
   if (type == DType::f32) return static_cast<const float*>(array)[i];
@@ -160,6 +168,7 @@ struct GemvWeights {
 };
 
 /// `lanes` share a row of weights: a part of a warp, a warp, or several warps. An epilogue has
+///     kFollowsScan: whether the kernel before is likely to use multiprocessors unevenly;
 ///     Token token(t): what it loads once, for all rows;
 ///     Ahead before(token, t, o): what it can load before wait_for_inputs();
 ///     void after(ahead, t, o): what else it can load before the sum is there;
@@ -173,7 +182,8 @@ struct GemvWeights {
 /// branches.
 template <int tokens, int lanes, bool neat, class W, class Epilogue>
 __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
-    gemv(GemvInput input, GemvWeights<W> weights, Epilogue epilogue, FetchAhead fetch) {
+    gemv(GemvInput input, GemvWeights<W> weights, Epilogue epilogue, bool next_first,
+         FetchAhead fetch) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
   constexpr int kSlots = kGemvSlotsBefore8;
 #else
@@ -245,7 +255,7 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
   typename Epilogue::Ahead ahead{};
   if (keeps && kept_row < weights.outputs) ahead = epilogue.before(token, t, kept_row);
 
-  wait_for_inputs();
+  wait_for_inputs(next_first);
   if (keeps && kept_row < weights.outputs) epilogue.after(ahead, t, kept_row);
   float square[tokens] = {};
   const auto stage = [&](auto type) {
@@ -445,10 +455,12 @@ void launch_gemv(const Launch& launch, const GemvInput& input, const GemvWeights
                  const Epilogue& epilogue) {
   const auto& device = static_cast<const CudaDevice&>(launch.device);
   const int blocks = std::min(weights.outputs, device.multiprocessors());
-  const int shared = gemv_ring_bytes(device) + tokens * weights.packs() * weights.kCount * 4;
+  int shared = gemv_ring_bytes(device) + tokens * weights.packs() * weights.kCount * 4;
+  if (Epilogue::kFollowsScan && keeps_blocks_apart(device))
+    shared = std::max(shared, device.shared_bytes() / 2);
   launch_early(launch, gemv<tokens, lanes, neat, W, Epilogue>, dim3(static_cast<unsigned>(blocks)),
                kGemvThreads, static_cast<std::size_t>(shared), input, weights, epilogue,
-               FetchAhead(launch));
+               launch.next_first, FetchAhead(launch));
 }
 
 /// Few rows are shared by warps, so that more of the device has something to do; where a warp a row
@@ -498,6 +510,7 @@ void run_gemv(const Launch& launch, GemvInput input, const TensorView& w,
 
 /// y[t,o] = sum + bias[o] + residual[t,o]
 struct PlainEpilogue {
+  static constexpr bool kFollowsScan = false;
   void* y;
   std::int64_t y_row;
   DType type;

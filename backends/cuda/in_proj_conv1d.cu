@@ -9,6 +9,7 @@ namespace {
 constexpr int kMostTaps = 4;
 
 struct ConvEpilogue {
+  static constexpr bool kFollowsScan = false;
   void* y;
   std::int64_t y_row;
   DType type;
@@ -116,6 +117,7 @@ Status run(const Call& call, const Launch& launch) {
 
 }  // namespace
 
-extern const Kernel in_proj_conv1d_kernel{"in_proj_conv1d", "gemv", supports, run};
+extern const Kernel in_proj_conv1d_kernel{"in_proj_conv1d", "gemv",  supports, run,
+                                          nullptr,          nullptr, true};
 
 }  // namespace krait::cuda

@@ -117,7 +117,8 @@ Status run_tiled(const Call& call, const Launch& launch) {
 
 }  // namespace
 
-extern const Kernel linear_gemv_kernel{"linear", "gemv", supports_gemv, run_few};
+extern const Kernel linear_gemv_kernel{"linear", "gemv",  supports_gemv, run_few,
+                                       nullptr,  nullptr, true};
 extern const Kernel linear_tiled_kernel{"linear", "tiled", supports_types, run_tiled};
 
 }  // namespace krait::cuda

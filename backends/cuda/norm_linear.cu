@@ -20,6 +20,7 @@ Status run(const Call& call, const Launch& launch) {
 
 }  // namespace
 
-extern const Kernel norm_linear_kernel{"norm_linear", "gemv", supports, run};
+extern const Kernel norm_linear_kernel{"norm_linear", "gemv",  supports, run,
+                                       nullptr,       nullptr, true};
 
 }  // namespace krait::cuda

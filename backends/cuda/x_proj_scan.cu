@@ -16,7 +16,10 @@ namespace krait::cuda {
 namespace {
 
 constexpr int kMostThreads = 384;  ///< of a block
-constexpr int kCluster = 8;        ///< blocks
+/// Threads whose registers fit beside those of a block of gemv.cuh, on every quarter of a
+/// multiprocessor.
+constexpr int kBesideThreads = 256;
+constexpr int kCluster = 8;  ///< blocks
 /// Every cluster reads all weights of the projection: more clusters make the scan no faster, but
 /// keep the projection before this one from its weights (bench/results/cuda-h100.md).
 constexpr int kMostClusters = 7;
@@ -85,7 +88,7 @@ struct alignas(4 * count) LaneStates {
 /// cost more than the work.
 template <int lanes, bool neat, class X>
 __global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kMostThreads)
-    project_and_scan(Args<X> args, FetchAhead fetch) {
+    project_and_scan(Args<X> args, bool next_first, FetchAhead fetch) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   constexpr int kLaneStates = kStates / lanes, kDtPacks = dt_packs(lanes);
   using States = LaneStates<kLaneStates>;
@@ -179,7 +182,7 @@ __global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kMostThreads)
   // Before others' sums can come here, and ours go there, all blocks have to be ready for them.
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 
-  wait_for_inputs();
+  wait_for_inputs(next_first);
   const float u = to_float(args.u[channel]);
   const float z = args.z ? to_float(args.z[channel]) : 0.0f;
   auto* const terms = reinterpret_cast<unsigned short*>(shared + layout.terms);
@@ -316,7 +319,7 @@ Division divide(const CudaDevice& device, int channels, int columns) {
   of.block_channels = std::max(parts(channels, kCluster * most), 1);
   of.clusters = parts(parts(channels, of.block_channels), kCluster);
   of.steps = parts(parts(channels, kStepInputs), kCluster);
-  of.lanes = of.block_channels * 8 <= kMostThreads ? 8 : 4;
+  of.lanes = of.block_channels * 8 <= kBesideThreads ? 8 : 4;
   of.threads = 32 * std::max(parts(columns, kTile), parts(of.block_channels * of.lanes, 32));
   return of;
 }
@@ -393,7 +396,7 @@ void run_as(const Call& call, const Launch& launch) {
   const auto launch_as = [&](auto kernel) {
     launch_early(launch, kernel, dim3(static_cast<unsigned>(kCluster * of.clusters)),
                  static_cast<unsigned>(of.threads), static_cast<std::size_t>(layout.bytes), args,
-                 FetchAhead(launch));
+                 launch.next_first, FetchAhead(launch));
   };
   if (of.lanes == 8)
     launch_as(neat ? project_and_scan<8, true, X> : project_and_scan<8, false, X>);

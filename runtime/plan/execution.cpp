@@ -81,6 +81,7 @@ Status Execution::run_steps(TimeMarks* marks, bool follows) {
     if (!marks) {  // else each step is to have its time for itself
       launch.early = step.early && (s > 0 || follows);
       launch.ahead = step.ahead;
+      launch.next_first = step.next_first;
     }
     KRAIT_TRY(plan_->device->run(*step.kernel, calls_[s], launch));
   }

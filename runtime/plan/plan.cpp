@@ -236,6 +236,13 @@ void mark_early(Plan& plan) {
   }
 }
 
+/// With several tokens kernels use all of the device, and one more is in the way.
+void mark_next_first(Plan& plan) {
+  if (plan.sizes.tokens > 1) return;
+  for (std::size_t s = 0; s + 1 < plan.steps.size(); ++s)
+    plan.steps[s].next_first = plan.steps[s + 1].kernel->holds_weights;
+}
+
 /// Bytes of weights that make a step a large one, and that a step fetches ahead; and how many do.
 constexpr std::int64_t kLargeWeights = std::int64_t{4} << 20;
 constexpr std::int64_t kFetchAhead = std::int64_t{3} << 20;
@@ -364,6 +371,7 @@ Result<std::shared_ptr<const Plan>> make_plan(const ir::Graph& graph,
   KRAIT_TRY(assign_places(*plan));
   KRAIT_TRY(choose_kernels(*plan, weights));
   mark_early(*plan);
+  mark_next_first(*plan);
   fetch_ahead(*plan);
   lay_out(*plan);
   return std::shared_ptr<const Plan>(std::move(plan));

@@ -52,9 +52,10 @@ struct Step {
       packed{};  ///< weights in the kernel's layout, where it has one
   std::int64_t workspace_offset = 0;
   std::int64_t workspace_bytes = 0;
-  bool early = false;  ///< see Launch: no step before updates a state of this one
-  TensorView ahead;    ///< see Launch
-  Cost cost;           ///< at the plan's sizes
+  bool early = false;       ///< see Launch: no step before updates a state of this one
+  TensorView ahead;         ///< see Launch
+  bool next_first = false;  ///< see Launch
+  Cost cost;                ///< at the plan's sizes
 };
 
 /// Runs of a greedy plan that are recorded together, as the device does something else for some

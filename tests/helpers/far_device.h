@@ -1,7 +1,7 @@
 // A device whose memory the host cannot see, as a GPU's: what TensorViews hold are handles, and
 // only upload() and download() move bytes. Its kernels are the oracle in float32, and they check
 // what the caller promises: shapes, strides, indices, and that every operand lies within its
-// buffer.
+// buffer. It records runs as lists of calls.
 #pragma once
 
 #include <array>
@@ -71,8 +71,39 @@ class FarDevice final : public Device {
   }
   bool uses_host_memory() const override { return false; }
   Status synchronize() override { return {}; }
+  Status run(const Kernel& kernel, const Call& call, const Launch& launch) override {
+    if (!recording_) return kernel.run(call, launch);
+    recording_->push_back({&kernel, call});
+    return {};
+  }
+  Result<std::unique_ptr<Recording>> record(const std::function<Status()>& body) override {
+    auto calls = std::make_unique<Calls>(*this);
+    recording_ = &calls->list;
+    const Status status = body();
+    recording_ = nullptr;
+    KRAIT_TRY(status);
+    ++recordings_;
+    return std::unique_ptr<Recording>(std::move(calls));
+  }
+  /// How many were made.
+  int recordings() const { return recordings_; }
 
  private:
+  struct RecordedCall {
+    const Kernel* kernel;
+    Call call;
+  };
+  struct Calls final : Recording {
+    explicit Calls(Device& owner) : device(owner) {}
+    Status replay() override {
+      for (const RecordedCall& recorded : list)
+        KRAIT_TRY(recorded.kernel->run(recorded.call, {device, {}}));
+      return {};
+    }
+    Device& device;
+    std::vector<RecordedCall> list;
+  };
+
   static const FarBuffer& far(const Buffer& buffer) {
     return static_cast<const FarBuffer&>(buffer);
   }
@@ -112,6 +143,8 @@ class FarDevice final : public Device {
     return run_reference(call);
   }
 
+  std::vector<RecordedCall>* recording_ = nullptr;
+  int recordings_ = 0;
   DeviceInfo info_{"far", "far", "the oracle in memory of its own", 0};
 };
 

@@ -1,6 +1,7 @@
 // Session::greedy: what stepping with the likeliest token gives, without the host in between.
 #include <algorithm>
 
+#include "runtime/plan/plan.h"
 #include "tests/helpers/graphs.h"
 #include "tests/helpers/sessions.h"
 
@@ -96,6 +97,53 @@ TEST_P(Greedy, SeveralCallsGoOnAsOne) {
     EXPECT_EQ(must(s.step(got.back())).rows, 1) << "the last one has not been consumed";
     EXPECT_EQ(s.position(), 6 + kCount + 1);
   }
+}
+
+/// Where there are recordings, of so many steps most are replayed several at a time.
+TEST_P(Greedy, ManyStepsEqualFew) {
+  constexpr int kMany = 6 * kBurst + 3;
+  const Ids prompts[] = {text(5, 7), text(9, 8)};
+  const Ids tokens = {65, 3};
+  const int slots[] = {1, 0};
+  for (const std::size_t batch : {std::size_t{1}, std::size_t{2}}) {
+    SCOPED_TRACE(batch);
+    const auto run = [&](std::initializer_list<int> counts, std::vector<float>& state) {
+      Session s = session(2);
+      for (std::size_t i = 0; i < batch; ++i) (void)must(s.prefill(prompts[i], slots[i]));
+      Ids all(tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(batch));
+      for (const int count : counts) {
+        const Ids last(all.end() - static_cast<std::ptrdiff_t>(batch), all.end());
+        const Ids ids = must(s.greedy(last, std::span(slots).first(batch), count));
+        all.insert(all.end(), ids.begin(), ids.end());
+      }
+      state = slot_values(s, slots[0]);
+      return all;
+    };
+    std::vector<float> one_state, few_state, again_state;
+    const Ids few = run({9, 10, 9, 10, 13}, few_state);
+    ASSERT_EQ(few.size(), batch * (kMany + 1));
+    EXPECT_EQ(run({kMany}, one_state), few);
+    EXPECT_EQ(run({kMany - 9, 9}, again_state), few) << "what was recorded is used again";
+    EXPECT_EQ(one_state, few_state);
+    EXPECT_EQ(again_state, few_state);
+  }
+}
+
+TEST(GreedyRecordings, HoldSeveralStepsWhereThatPays) {
+  const auto device = std::make_shared<test::FarDevice>();
+  const Program program = must(Program::create(test::golden_model("mamba-1"), device));
+  Session s = test::session(program);
+  const int slot = 0;
+  const auto recordings_after = [&](int count) {
+    const std::int32_t token = 7;
+    (void)must(s.greedy({&token, 1}, {&slot, 1}, count));
+    return device->recordings();
+  };
+  EXPECT_EQ(recordings_after(1), 0);
+  EXPECT_EQ(recordings_after(1), 1) << "of one step";
+  EXPECT_EQ(recordings_after(4 * kBurst - 1), 1);
+  EXPECT_EQ(recordings_after(4 * kBurst), 2) << "and one of several";
+  EXPECT_EQ(recordings_after(100 * kBurst), 2);
 }
 
 TEST_P(Greedy, TheLogitsOfTheLastStepStay) {
