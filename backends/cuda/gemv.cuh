@@ -79,8 +79,11 @@ struct GemvInput {
   /// The same where the type is known at run time only.
   __device__ float4 quad(int t, int q) const {
     if (t >= tokens) return {};
-    if (aligned && type == DType::f32 && 4 * q < width)
-      return load_quad(static_cast<const float*>(x) + t * row + 4 * q);
+    if (aligned && 4 * q < width) {
+      if (type == DType::f32) return load_quad(static_cast<const float*>(x) + t * row + 4 * q);
+      if (type == DType::bf16)
+        return load_quad(static_cast<const __nv_bfloat16*>(x) + t * row + 4 * q);
+    }
     return any_quad(x, type, t * row, q);
   }
   template <bool neat>
