@@ -124,6 +124,7 @@ void launch_for_states(const Launch& launch, const ScanArgs<X>& args, bool steps
 Status run(const Call& call, const Launch& launch) {
   const auto [u, dt, A, B, C, skip, z, dt_bias, state, starts, slot_in, slot_out] = call.in<12>();
   if (slot_in.dim[0] == 0) return {};
+  const bool steps = call.steps && step_fits(A, B, C, state);
   with_float_type(u.dtype, [&](auto type) {
     using X = decltype(type);
     ScanArgs<X> args = scan_args<X>({u, A, B, C, skip, z, dt_bias, call.outputs[0], state});
@@ -133,7 +134,7 @@ Status run(const Call& call, const Launch& launch) {
     args.sequences = {starts.as<const std::int32_t>(), slot_in.as<const std::int32_t>(),
                       slot_out.as<const std::int32_t>(), static_cast<int>(slot_in.dim[0])};
     with_rule(call.choice<Discretisation>("discretisation"),
-              [&](auto rule) { launch_for_states<rule.value>(launch, args, call.steps); });
+              [&](auto rule) { launch_for_states<rule.value>(launch, args, steps); });
   });
   return launched(call);
 }
