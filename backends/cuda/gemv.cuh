@@ -37,9 +37,9 @@ inline int gemv_ring_bytes(const CudaDevice& device) {
 }
 
 /// Whether a multiprocessor has room for blocks of several kernels that follow each other early.
-/// Then the next kernel's blocks come while those of others end, and two of them to a
-/// multiprocessor that is free first, unless they ask for so much shared memory that they do not
-/// fit: half of it, if it is not a third beside one that has a third.
+/// Then a kernel's blocks are placed while those of others leave, two of them on a multiprocessor
+/// that is free first. They do not fit there if each asks for half of the shared memory, or for a
+/// third where a block of another product has its third.
 inline bool keeps_blocks_apart(const CudaDevice& device) {
   return device.has_clusters() && device.shared_bytes() >= 3 * gemv_ring_bytes(device);
 }
