@@ -15,9 +15,8 @@ build=$1 folder=$2
 
 mkdir -p "$folder"/{bin,lib,data/tests/golden,data/tests/conformance}
 for name in krait unit_tests golden_tests conformance_tests ops_bench; do
-  program=$(find "$build" -type f -name "$name" -perm -u+x -print -quit)
-  if [[ -n $program ]]; then
-    strip -o "$folder/bin/$name" "$program"
+  if [[ -x $build/bin/$name ]]; then
+    strip -o "$folder/bin/$name" "$build/bin/$name"
   else
     say "without $name, which was not built"
   fi
