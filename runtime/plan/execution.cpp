@@ -12,6 +12,7 @@ Execution::Execution(std::shared_ptr<const Plan> plan, std::vector<Buffer*> stat
 
 Status Execution::prepare(const Sizes& sizes) {
   if (prepared_ && sizes == sizes_) return {};
+  prepared_ = false;  // until bind() has succeeded
   sizes_ = sizes;
   KRAIT_TRY(bind());
   prepared_ = true;
