@@ -38,7 +38,9 @@ class FarDevice final : public Device {
     static const std::vector<Kernel> list = [] {
       std::vector<Kernel> kernels;
       for (const Op* op : all_ops()) {
-        if (!op->view) kernels.push_back({op->name, "far", supports, run});
+        if (op->view) continue;
+        kernels.push_back({op->name, "far", supports, run});
+        kernels.back().holds_weights = op == &linear_residual_op;
       }
       return kernels;
     }();

@@ -351,6 +351,32 @@ TEST(PlanKernels, APackedOperandMustBeAWeight) {
 // ---- runs
 // ----------------------------------------------------------------------------------------
 
+TEST(PlanSteps, WithOneTokenOneThatHoldsWeightsStartsBeforeTheOneBeforeHasItsInputs) {
+  const Program program =
+      must(Program::create(test::golden_model("mamba-1"), std::make_shared<test::FarDevice>()));
+  for (const std::int64_t tokens : {1, 2}) {
+    const auto plan = must(program.impl().plan({tokens, tokens, tokens, 4, true}));
+    int marked = 0;
+    for (std::size_t s = 0; s < plan->steps.size(); ++s) {
+      const bool before =
+          s + 1 < plan->steps.size() && plan->steps[s + 1].kernel->op == "linear_residual";
+      EXPECT_EQ(plan->steps[s].next_first, before && tokens == 1) << "step " << s;
+      marked += plan->steps[s].next_first;
+    }
+    EXPECT_EQ(marked > 0, tokens == 1);
+  }
+}
+
+TEST(PlanSteps, OfGreedyPlansGatherNoRows) {
+  const auto gathers = [](bool greedy) {
+    const auto plan = must(golden_program("reference").impl().plan({2, 2, 2, 4, true, greedy}));
+    return std::count_if(plan->steps.begin(), plan->steps.end(),
+                         [](const Step& step) { return step.kernel->op == "gather_rows"; });
+  };
+  EXPECT_EQ(gathers(true), 0);
+  EXPECT_EQ(gathers(false), 1);
+}
+
 TEST(ExecutionRun, OneThatFailsReturnsTheKernelsError) {
   class Broken final : public HostDevice {
    public:
