@@ -29,7 +29,25 @@ struct Args {
   const std::int32_t* slot_out;
 };
 
-template <int lanes, int per_lane, class X, class W>
+/// Elements i to i+per_lane-1 of a row of `width`; zeros beyond its end.
+template <bool neat, int per_lane, class X>
+__device__ void load_row(const X* row, int i, int width, float (&x)[per_lane]) {
+  if constexpr (neat) {
+    static_assert(per_lane == 2);
+    const float2 pair = load_pair(row + i);
+    x[0] = pair.x, x[1] = pair.y;
+  } else {
+#pragma unroll
+    for (int k = 0; k < per_lane; ++k) x[k] = i + k < width ? to_float(row[i + k]) : 0.0f;
+  }
+}
+
+/// `neat`: what real models have. Lanes have two states each and read them together, as all rows;
+/// dt_low has whole packs, of the type of u, and no more than are on the way together; there is one
+/// group, and the rule is mamba's. So there are no branches, which between the inputs' arrival and
+/// the last store would cost more than the work: a warp runs this code once, and waits for every
+/// instruction that it skips.
+template <bool neat, int lanes, int per_lane, class X, class W>
 __global__ void __launch_bounds__(kMostThreads, per_lane > 2 ? 1 : 2)
     step(Args args, GemvWeights<W> dt_w, bool next_first, FetchAhead fetch) {
   using Weights = GemvWeights<W>;
@@ -48,32 +66,25 @@ __global__ void __launch_bounds__(kMostThreads, per_lane > 2 ? 1 : 2)
     if (lane + j * lanes < packs) held[j] = dt_w.load(channel, lane + j * lanes);
   }
   float A[per_lane];
-#pragma unroll
-  for (int i = 0; i < per_lane; ++i)
-    A[i] = first + i < args.states ? args.A[channel * args.A_row + first + i] : 0.0f;
+  load_row<neat>(args.A + channel * args.A_row, first, args.states, A);
   const float bias = args.dt_bias ? args.dt_bias[channel] : 0.0f;
   const float skip = args.skip ? args.skip[channel] : 0.0f;
   const int from = args.slot_in[t], to = args.slot_out[t];
-  float h[per_lane];
-#pragma unroll
-  for (int i = 0; i < per_lane; ++i) {
-    const std::int64_t at = static_cast<std::int64_t>(from) * args.channels + channel;
-    h[i] = first + i < args.states && from >= 0 ? args.state[at * args.states + first + i] : 0.0f;
-  }
+  const auto state_of = [&](int slot) {
+    return args.state + (static_cast<std::int64_t>(slot) * args.channels + channel) * args.states;
+  };
+  float h[per_lane] = {};
+  if (from >= 0) load_row<neat>(state_of(from), first, args.states, h);
 
   wait_for_inputs(next_first);
   const float u = to_float(static_cast<const X*>(args.u)[t * args.u_row + channel]);
   const float z = args.z ? to_float(static_cast<const X*>(args.z)[t * args.z_row + channel]) : 0.0f;
-  const int group = channel / args.channels_per_group;
-  const std::int64_t B_at = t * args.B_row + group * args.B_group + first;
-  const std::int64_t C_at = t * args.C_row + group * args.C_group + first;
+  const int group = neat ? 0 : channel / args.channels_per_group;
   float B[per_lane], C[per_lane];
-#pragma unroll
-  for (int i = 0; i < per_lane; ++i) {
-    const bool exists = first + i < args.states;
-    B[i] = exists ? to_float(static_cast<const X*>(args.B)[B_at + i]) : 0.0f;
-    C[i] = exists ? to_float(static_cast<const X*>(args.C)[C_at + i]) : 0.0f;
-  }
+  load_row<neat>(static_cast<const X*>(args.B) + t * args.B_row + group * args.B_group, first,
+                 args.states, B);
+  load_row<neat>(static_cast<const X*>(args.C) + t * args.C_row + group * args.C_group, first,
+                 args.states, C);
   // dt[t,d] = Σ_r dt_low[t,r] dt_w[d,r]
   float4 low[kFlight][kQuads];
 #pragma unroll
@@ -81,7 +92,11 @@ __global__ void __launch_bounds__(kMostThreads, per_lane > 2 ? 1 : 2)
 #pragma unroll
     for (int q = 0; q < kQuads; ++q) {
       const int p = lane + j * lanes;
-      if (p < packs) low[j][q] = args.dt_low.quad(t, p * kQuads + q);
+      if (p >= packs) continue;
+      if constexpr (neat)
+        low[j][q] = args.dt_low.template quad<X, true>(t, p * kQuads + q);
+      else
+        low[j][q] = args.dt_low.quad(t, p * kQuads + q);
     }
   }
   if (blockIdx.y == 0) fetch.run();
@@ -100,7 +115,7 @@ __global__ void __launch_bounds__(kMostThreads, per_lane > 2 ? 1 : 2)
   for (int j = 0; j < kFlight; ++j) {
     if (lane + j * lanes < packs) add(low[j], held[j]);
   }
-  for (int p = lane + kFlight * lanes; p < packs; p += lanes) {
+  for (int p = lane + kFlight * lanes; !neat && p < packs; p += lanes) {
     float4 more[kQuads];
 #pragma unroll
     for (int q = 0; q < kQuads; ++q) more[q] = args.dt_low.quad(t, p * kQuads + q);
@@ -113,8 +128,9 @@ __global__ void __launch_bounds__(kMostThreads, per_lane > 2 ? 1 : 2)
   float y = 0;
 #pragma unroll
   for (int i = 0; i < per_lane; ++i) {
-    if (first + i >= args.states) break;
-    h[i] = advance(args.rule, h[i], dt * A[i], B[i], dt * u);
+    if (!neat && first + i >= args.states) break;
+    h[i] = neat ? advance<Discretisation::mamba>(h[i], dt * A[i], B[i], dt * u)
+                : advance(args.rule, h[i], dt * A[i], B[i], dt * u);
     y = fmaf(C[i], h[i], y);
   }
   y = lanes_sum<lanes>(y);
@@ -125,11 +141,12 @@ __global__ void __launch_bounds__(kMostThreads, per_lane > 2 ? 1 : 2)
     static_cast<X*>(args.y)[t * args.y_row + channel] = from_float<X>(y);
   }
   if (to < 0) return;
+  if constexpr (neat) {
+    *reinterpret_cast<float2*>(state_of(to) + first) = {h[0], h[1]};
+  } else {
 #pragma unroll
-  for (int i = 0; i < per_lane; ++i) {
-    if (first + i < args.states) {
-      args.state[(static_cast<std::int64_t>(to) * args.channels + channel) * args.states + first +
-                 i] = h[i];
+    for (int i = 0; i < per_lane; ++i) {
+      if (first + i < args.states) state_of(to)[first + i] = h[i];
     }
   }
 }
@@ -158,8 +175,21 @@ std::string supports(const Call& call, const Device& device) {
   return reason;
 }
 
+/// Whether a step is `neat`, for two states a lane; `type` is that of X.
+template <class X, class W>
+bool is_neat(const Args& args, DType type, const GemvWeights<W>& dt_w, int lanes) {
+  const auto in_pairs = [](const void* p, std::int64_t row, std::size_t size) {
+    return reinterpret_cast<std::uintptr_t>(p) % (2 * size) == 0 && row % 2 == 0;
+  };
+  return args.states == 2 * lanes && dt_w.aligned && dt_w.width % dt_w.kCount == 0 &&
+         dt_w.packs() <= kFlight * lanes && args.dt_low.aligned && args.dt_low.type == type &&
+         args.channels == args.channels_per_group && args.rule == Discretisation::mamba &&
+         in_pairs(args.A, args.A_row, 4) && in_pairs(args.state, 0, 4) &&
+         in_pairs(args.B, args.B_row, sizeof(X)) && in_pairs(args.C, args.C_row, sizeof(X));
+}
+
 template <class X, int lanes, int per_lane, class W>
-void launch_step(const Launch& launch, const Args& args, const GemvWeights<W>& dt_w) {
+void launch_step(const Launch& launch, const Args& args, DType type, const GemvWeights<W>& dt_w) {
   const auto& device = static_cast<const CudaDevice&>(launch.device);
   int threads = kThreads, shared = 0;
   if (args.dt_low.tokens == 1 && keeps_blocks_apart(device)) {
@@ -172,7 +202,11 @@ void launch_step(const Launch& launch, const Args& args, const GemvWeights<W>& d
   }
   const dim3 grid(blocks_of(args.channels, threads / lanes),
                   static_cast<unsigned>(args.dt_low.tokens));
-  launch_early(launch, step<lanes, per_lane, X, W>, grid, static_cast<unsigned>(threads),
+  auto* kernel = step<false, lanes, per_lane, X, W>;
+  if constexpr (per_lane == 2) {
+    if (is_neat<X>(args, type, dt_w, lanes)) kernel = step<true, lanes, per_lane, X, W>;
+  }
+  launch_early(launch, kernel, grid, static_cast<unsigned>(threads),
                static_cast<std::size_t>(shared), args, dt_w, launch.next_first, FetchAhead(launch));
 }
 
@@ -214,11 +248,11 @@ Status run(const Call& call, const Launch& launch) {
           dt_w.as<const W>(), args.channels, static_cast<int>(dt_w.dim[1]),
           aligned_to_16(dt_w.as<const W>(), dt_w.dim[1] * static_cast<std::int64_t>(sizeof(W)))};
       if (args.states <= 16)
-        launch_step<X, 8, 2>(launch, args, weights);
+        launch_step<X, 8, 2>(launch, args, u.dtype, weights);
       else if (args.states <= 64)
-        launch_step<X, 8, 8>(launch, args, weights);
+        launch_step<X, 8, 8>(launch, args, u.dtype, weights);
       else
-        launch_step<X, 32, 8>(launch, args, weights);
+        launch_step<X, 32, 8>(launch, args, u.dtype, weights);
     });
   });
   return launched(call);

@@ -174,7 +174,7 @@ struct GemvWeights {
 ///     kFollowsScan: whether the kernel before is likely to use multiprocessors unevenly;
 ///     Token token(t): what it loads once, for all rows;
 ///     Ahead before(token, t, o): what it can load before wait_for_inputs();
-///     void after(ahead, t, o): what else it can load before the sum is there;
+///     void after(ahead, t, o): what else it can load before the sum is there, after the inputs;
 ///     void store(t, o, sum, ahead).
 /// What before() and after() load they are not to use: a use waits for the load, which comes after
 /// all the weights that have been asked for, while nothing more is.
@@ -259,7 +259,6 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
   if (keeps && kept_row < weights.outputs) ahead = epilogue.before(token, t, kept_row);
 
   wait_for_inputs(next_first);
-  if (keeps && kept_row < weights.outputs) epilogue.after(ahead, t, kept_row);
   float square[tokens] = {};
   const auto stage = [&](auto type) {
     using X = decltype(type);
@@ -305,6 +304,7 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
     }
   }
   __syncthreads();
+  if (keeps && kept_row < weights.outputs) epilogue.after(ahead, t, kept_row);
   if (lanes > 32) fetch.run();  // few rows: a small kernel
   float scale = 1;              // of token `t`
   if (input.norm_weight && keeps) {

@@ -73,6 +73,17 @@ __device__ inline float4 load_quad(const X* from) {
   return {to_float(x[0]), to_float(x[1]), to_float(x[2]), to_float(x[3])};
 }
 
+/// Two neighbours, likewise.
+__device__ inline float2 load_pair(const float* from) {
+  return *reinterpret_cast<const float2*>(from);
+}
+template <class X>
+__device__ inline float2 load_pair(const X* from) {
+  const std::uint32_t bits = *reinterpret_cast<const std::uint32_t*>(from);
+  const X(&x)[2] = reinterpret_cast<const X(&)[2]>(bits);
+  return {to_float(x[0]), to_float(x[1])};
+}
+
 /// The sum over `lanes` neighbours of a warp, on each of them; the order of additions is fixed. By
 /// the whole warp.
 template <int lanes>
