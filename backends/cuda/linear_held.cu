@@ -1,7 +1,8 @@
-// linear for one token with few outputs of many inputs, such as x_proj: a block makes two outputs.
-// Its weights are in registers before the inputs are there; then a thread loads its inputs, eight
-// or sixteen, and uses them where they are. What is left between the inputs' arrival and the last
-// store is short, and that is all this kernel takes: it reads its weights beside the one before.
+// linear for one token with few outputs of many inputs, such as x_proj: a block makes one output or
+// two. Its weights are in registers before the inputs are there; then a thread loads its inputs,
+// eight or sixteen, and uses them where they are. What is left between the inputs' arrival and the
+// last store is short, and that is all this kernel takes: it reads its weights beside the one
+// before.
 #include "backends/cuda/gemv.cuh"
 #include "backends/cuda/linear_args.cuh"
 
@@ -37,21 +38,21 @@ __global__ void __launch_bounds__(kMostThreads)
   __shared__ float parts[kRows][kMostThreads / 32];
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
   const int warps = static_cast<int>(blockDim.x) / 32;
-  const int o0 = static_cast<int>(blockIdx.x) * kRows;
+  const auto output = [&](int r) { return static_cast<int>(blockIdx.x + r * gridDim.x); };
   const auto first_of = [&](int p) { return (thread + p * static_cast<int>(blockDim.x)) * 8; };
   uint4 w[kRows][packs];
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
-    // An output beyond the last is the last one again.
-    const auto* const row = args.w + std::int64_t{min(o0 + r, args.outputs - 1)} * args.inputs;
+    const auto* const row = args.w + std::int64_t{output(r)} * args.inputs;
 #pragma unroll
     for (int p = 0; p < packs; ++p) {
       const int i = first_of(p);
-      w[r][p] = i < args.inputs ? load_eight(row, i, args.inputs, neat) : uint4{};
+      w[r][p] = i < args.inputs && output(r) < args.outputs ? load_eight(row, i, args.inputs, neat)
+                                                            : uint4{};
     }
   }
   // The first half of the first warp stores the first output, the other half the second.
-  const int o = o0 + lane / 16;
+  const int o = output(lane / 16);
   const bool stores = warp == 0 && lane % 16 == 0 && o < args.outputs;
   const float bias = stores && args.bias ? args.bias[o] : 0.0f;
 
@@ -74,6 +75,7 @@ __global__ void __launch_bounds__(kMostThreads)
       for (int k = 0; k < 8; ++k) sum[r][k % 2] = fmaf(x[p][k], row[k], sum[r][k % 2]);
     }
   }
+  fetch.run();
   // Each half of a warp adds up one output.
   const bool second = lane >= 16;
   const float sum0 = sum[0][0] + sum[0][1], sum1 = sum[1][0] + sum[1][1];
@@ -87,7 +89,6 @@ __global__ void __launch_bounds__(kMostThreads)
     total = lanes_sum<16>(total);
     if (stores) store_float(args.y, args.type, o, total + bias);
   }
-  fetch.run();
 }
 
 // With fewer inputs, or more outputs than blocks that run at once can make, the other kernels have
@@ -110,11 +111,16 @@ template <int packs, class X>
 void launch_held(const Launch& launch, const LinearArgs<X>& args) {
   const bool neat =
       args.inputs % 8 == 0 && args.w_aligned && aligned_to_16(args.w) && aligned_to_16(args.x);
+  // As many on each multiprocessor (keeps_blocks_apart), so that the next kernel's find as much
+  // room.
+  const auto& device = static_cast<const CudaDevice&>(launch.device);
+  const int blocks = std::min(args.outputs, device.multiprocessors());
+  const int shared = keeps_blocks_apart(device) ? device.shared_bytes() / 2 : 0;
   // No more warps than it takes: the last step waits for all.
   const unsigned threads = 32 * blocks_of(args.inputs, std::int64_t{8} * packs * 32);
   launch_early(launch, neat ? held<packs, true, X> : held<packs, false, X>,
-               dim3(blocks_of(args.outputs, kRows)), threads, 0, args, launch.next_first,
-               FetchAhead(launch));
+               dim3(static_cast<unsigned>(blocks)), threads, static_cast<std::size_t>(shared), args,
+               launch.next_first, FetchAhead(launch));
 }
 
 Status run(const Call& call, const Launch& launch) {
