@@ -54,7 +54,8 @@ struct Launch {
   /// Bytes of weights, u8[n], that a later call reads and that may be fetched into a cache while
   /// this one runs; null for none.
   TensorView ahead = {};
-  /// Whether the next call may start before this one has its inputs; see Kernel::holds_weights.
+  /// Whether the next call may start before this one has its inputs; see Kernel::holds_weights. A
+  /// kernel heeds it where it leaves room for that.
   bool next_first = false;
 };
 
@@ -72,8 +73,8 @@ struct Kernel {
   std::int64_t (*workspace)(const Call& call, const Device& device) = nullptr;
   /// The layout wanted of input `i`, or null for as stored; null for all as stored.
   const WeightLayout* (*layout)(const Call& call, int i) = nullptr;
-  /// Whether the kernel, started early, only gets weights into memory of its own, and so may start
-  /// before the one before it has its inputs.
+  /// Whether the kernel, started early, only gets weights, and states as Launch::early says, into
+  /// memory of its own, and so may start before the one before it has its inputs.
   bool holds_weights = false;
 };
 

@@ -109,18 +109,22 @@ int batch_shared(const CudaDevice& device) {
   return (device.shared_bytes() + 1024) / kBatchBlocks - kBesides;
 }
 
-// Times, counted in bytes that a multiprocessor takes in meanwhile: some 27 a cycle, twice its part
-// of what the memory gives (measured on an H100: bench/results/cuda-h100.md).
-constexpr double kShareOfMemory = 2;    ///< for each of its bytes
+// Times, counted in bytes that a block takes in meanwhile: some 30 a cycle, two on a multiprocessor
+// as many each (measured on an H100: bench/results/cuda-h100.md).
+constexpr double kShareOfMemory = 2.2;  ///< for each byte of a multiprocessor's part
+constexpr double kStep = 16 << 10;      ///< the least for a step: waiting and multiplying
 constexpr double kBlock = 48 << 10;     ///< a block's beginning and end
-constexpr double kExchange = 40 << 10;  ///< to meet the other blocks of a cluster, and then
+/// Blocks for every multiprocessor that find room before the kernel before has left; for more, the
+/// beginning and the end count again.
+constexpr double kRoom = 1.25;
+constexpr double kExchange = 32 << 10;  ///< to meet the other blocks of a cluster, and then
 constexpr double kExchangedByte = 2;
 
 BatchTiling batch_tiling(const BatchInput& input, int outputs, int stage_tokens,
                          const CudaDevice& device, const MostClusters& most_clusters) {
-  const int shared = batch_shared(device);
+  const int shared = batch_shared(device), all = device.multiprocessors();
   const int all_groups = (outputs + kBatchGroup - 1) / kBatchGroup;
-  const double memory = kShareOfMemory * 2.0 * outputs * input.width / device.multiprocessors();
+  const double memory = kShareOfMemory * 2.0 * outputs * input.width / all;
   BatchTiling best{};
   double least = 0;
   for (int cluster = 1; cluster <= kBatchCluster; ++cluster) {
@@ -142,9 +146,15 @@ BatchTiling batch_tiling(const BatchInput& input, int outputs, int stage_tokens,
       }
       const int at_once = most_clusters(cluster, batch_threads(tiling), shared);
       if (at_once == 0) continue;
-      const double blocks = std::ceil(tiling.tiles * double{kBatchBlocks} / at_once);
+      const double waves = std::ceil(tiling.tiles / static_cast<double>(at_once));
+      const double blocks = static_cast<double>(tiling.tiles) * cluster / all;
+      // Blocks without a cluster gather, two on some multiprocessors and none on others, unless
+      // they are kept apart.
+      tiling.apart = cluster == 1 && blocks <= 1;
+      if (cluster == 1 && blocks > 1 && waves == 1) continue;
       const double exchange = cluster > 1 ? kExchange + kExchangedByte * received : 0;
-      const double time = std::max(memory, blocks * steps * stage) + blocks * (kBlock + exchange);
+      const double time = std::max(memory, waves * steps * std::max<double>(stage, kStep)) +
+                          kBlock * std::max(waves, blocks / kRoom) + waves * exchange;
       if (least == 0 || time < least) {
         best = tiling;
         least = time;

@@ -43,6 +43,7 @@ struct BatchTiling {
   int tiles;    ///< of y: clusters
   int k_tiles;  ///< of kTileColumns inputs
   int stages;   ///< of the ring
+  bool apart;   ///< each block has a multiprocessor for itself
 };
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -297,7 +298,9 @@ inline int batch_stage_tokens(std::int64_t tokens) {
 inline int batch_stage_bytes(int groups, int terms, int stage_tokens) {
   return (groups * kBatchGroup + terms * stage_tokens) * kTileColumns * 2;
 }
-/// Bytes of shared memory for the ring.
+/// Bytes of shared memory for the ring. If blocks ask for kBatchApart more, two do not fit on a
+/// multiprocessor, but one beside another product's.
+constexpr int kBatchApart = 1 << 10;
 int batch_shared(const CudaDevice& device);
 /// The most clusters of so many blocks that run at once, if a block takes `shared` bytes.
 using MostClusters = std::function<int(int cluster, int threads, int shared)>;
@@ -331,7 +334,7 @@ Status launch_batch(const Launch& launch, const BatchInput& input, const TensorV
   const auto& device = static_cast<const CudaDevice&>(launch.device);
   const auto kernel = batch_product<n_tiles, terms, Epilogue>;
   const int shared = batch_shared(device);
-  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared + kBatchApart);
   const MostClusters most_clusters = [&](int cluster, int threads, int bytes) {
     cudaLaunchAttribute attribute{};
     attribute.id = cudaLaunchAttributeClusterDimension;
@@ -357,7 +360,8 @@ Status launch_batch(const Launch& launch, const BatchInput& input, const TensorV
                                                    input.width, input.row, 8 * n_tiles));
   launch_clusters(launch, kernel, dim3(static_cast<unsigned>(tiling.tiles * tiling.cluster)),
                   tiling.cluster, static_cast<unsigned>(batch_threads(tiling)),
-                  static_cast<std::size_t>(shared), w_map, x_map, tiling, epilogue);
+                  static_cast<std::size_t>(tiling.apart ? shared + kBatchApart : shared), w_map,
+                  x_map, tiling, epilogue);
   return {};
 }
 

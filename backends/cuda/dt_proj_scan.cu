@@ -2,6 +2,7 @@
 // over the same lanes.
 #include "backends/cuda/discretise.cuh"
 #include "backends/cuda/gemv.cuh"
+#include "backends/cuda/scan_step.cuh"
 
 namespace krait::cuda {
 namespace {
@@ -158,6 +159,7 @@ std::string supports(const Call& call, const Device& device) {
   if (!call.steps) return "for one token of every sequence";
   // Every token reads all of dt_w; tensor cores read it once, which pays with one term per input.
   const bool others = u.dtype == DType::bf16 && dt_w.dtype == DType::bf16 && A.dim[1] == 16 &&
+                      batch_fits(u, B) &&
                       static_cast<const CudaDevice&>(device).compute_capability() >= 80;
   const int tokens = others ? 1 : kGemvTokens;
   if (u.dim[0] > tokens) return cat("for at most ", tokens, " tokens, got ", u.dim[0]);
@@ -207,7 +209,8 @@ void launch_step(const Launch& launch, const Args& args, DType type, const GemvW
     if (is_neat<X>(args, type, dt_w, lanes)) kernel = step<true, lanes, per_lane, X, W>;
   }
   launch_early(launch, kernel, grid, static_cast<unsigned>(threads),
-               static_cast<std::size_t>(shared), args, dt_w, launch.next_first, FetchAhead(launch));
+               static_cast<std::size_t>(shared), args, dt_w,
+               args.dt_low.tokens == 1 && launch.next_first, FetchAhead(launch));
 }
 
 Status run(const Call& call, const Launch& launch) {

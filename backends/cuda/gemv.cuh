@@ -102,28 +102,6 @@ struct GemvInput {
   }
 };
 
-/// Copies sixteen bytes to shared memory, in the background where there are such copies.
-/// commit_copies() closes a group of them.
-__device__ inline void copy_pack(unsigned to, const void* from) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
-#else
-  store_shared(to, *static_cast<const uint4*>(from));
-#endif
-}
-__device__ inline void commit_copies() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.commit_group;" ::: "memory");
-#endif
-}
-/// Waits until at most `groups` of this thread's groups are on the way.
-template <int groups>
-__device__ inline void await_copies() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.wait_group %0;" ::"n"(groups) : "memory");
-#endif
-}
-
 /// The elements of a pack as float32.
 __device__ inline void unpack(const uint4& pack, const float*, float (&x)[4]) {
   x[0] = __uint_as_float(pack.x), x[1] = __uint_as_float(pack.y);
@@ -463,7 +441,8 @@ void launch_gemv(const Launch& launch, const GemvInput& input, const GemvWeights
     shared = std::max(shared, device.shared_bytes() / 2);
   launch_early(launch, gemv<tokens, lanes, neat, W, Epilogue>, dim3(static_cast<unsigned>(blocks)),
                kGemvThreads, static_cast<std::size_t>(shared), input, weights, epilogue,
-               launch.next_first, FetchAhead(launch));
+               // With several tokens its blocks take all of the device.
+               tokens == 1 && launch.next_first, FetchAhead(launch));
 }
 
 /// Few rows are shared by warps, so that more of the device has something to do; where a warp a row

@@ -25,7 +25,8 @@ constexpr int kHeldSteps = 3;    ///< whose weights a warp loads before the inpu
 #endif
 
 template <int m_tiles, class X>
-__global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kThreads, 2) split(LinearArgs<X> args) {
+__global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kThreads, 2)
+    split(LinearArgs<X> args, bool next_first) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   constexpr int kElements = m_tiles * kTileTokens * kTileOutputs;
   constexpr int kShare = kElements / kCluster;  // of the sums, which a block adds up
@@ -60,7 +61,7 @@ __global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kThreads, 2) split(Lin
       held[i][n] = load_eight(w_row[n], (first + i * stride) * kStepInputs + column, args.inputs,
                               args.w_aligned);
   }
-  wait_for_inputs();
+  wait_for_inputs(next_first);
 
   float sum[m_tiles][2][4] = {};
   const auto step = [&](int s, const uint4& b0, const uint4& b1) {
@@ -158,7 +159,7 @@ template <int m_tiles, class X>
 void launch_split(const Launch& launch, const LinearArgs<X>& args) {
   const dim3 grid(kCluster * blocks_of(args.outputs, kTileOutputs),
                   blocks_of(args.tokens, m_tiles * kTileTokens));
-  launch_early(launch, split<m_tiles, X>, grid, kThreads, 0, args);
+  launch_early(launch, split<m_tiles, X>, grid, kThreads, 0, args, launch.next_first);
 }
 
 Status run(const Call& call, const Launch& launch) {

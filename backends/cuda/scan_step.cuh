@@ -77,6 +77,11 @@ inline bool step_fits(const TensorView& A, const TensorView& B, const TensorView
   return A.dim[1] == 4 * kStepLanes && in_quads(A) && in_quads(B) && in_quads(C) && in_quads(state);
 }
 
+constexpr int kBatchChannels = 16;  ///< of a block of dt_proj_scan.batch, of one group
+inline bool batch_fits(const TensorView& u, const TensorView& B) {
+  return B.dim[1] == 1 || u.dim[1] / B.dim[1] % kBatchChannels == 0;
+}
+
 /// One lane of the four of channel `d`, by all threads of whole warps.
 template <class X>
 struct StepLane {

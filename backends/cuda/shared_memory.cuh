@@ -41,6 +41,28 @@ __device__ inline float load_shared_float(unsigned from) {
   return x;
 }
 
+/// Copies sixteen bytes to shared memory, in the background where there are such copies.
+/// commit_copies() closes a group of them.
+__device__ inline void copy_pack(unsigned to, const void* from) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+#else
+  store_shared(to, *static_cast<const uint4*>(from));
+#endif
+}
+__device__ inline void commit_copies() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+/// Waits until at most `groups` of this thread's groups are on the way.
+template <int groups>
+__device__ inline void await_copies() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;" ::"n"(groups) : "memory");
+#endif
+}
+
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 
 __device__ inline void barrier_init(unsigned barrier, int count) {
@@ -106,6 +128,14 @@ __device__ inline void send(unsigned to, const float4& x, unsigned barrier) {
       "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, "
       "[%5];" ::"r"(to),
       "f"(x.x), "f"(x.y), "f"(x.z), "f"(x.w), "r"(barrier)
+      : "memory");
+}
+/// Copies memory here, whole packs of sixteen bytes; the barrier counts them.
+__device__ inline void copy_bytes(unsigned to, const void* from, int bytes, unsigned barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(to),
+      "l"(from), "r"(bytes), "r"(barrier)
       : "memory");
 }
 /// Copies shared memory there, whole packs of sixteen bytes.

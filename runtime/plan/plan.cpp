@@ -236,9 +236,8 @@ void mark_early(Plan& plan) {
   }
 }
 
-/// With several tokens kernels use all of the device, and one more is in the way.
+/// Marks the steps whose next one has something to do before they have their inputs.
 void mark_next_first(Plan& plan) {
-  if (plan.sizes.tokens > 1) return;
   for (std::size_t s = 0; s + 1 < plan.steps.size(); ++s)
     plan.steps[s].next_first = plan.steps[s + 1].kernel->holds_weights;
 }

@@ -351,7 +351,7 @@ TEST(PlanKernels, APackedOperandMustBeAWeight) {
 // ---- runs
 // ----------------------------------------------------------------------------------------
 
-TEST(PlanSteps, WithOneTokenOneThatHoldsWeightsStartsBeforeTheOneBeforeHasItsInputs) {
+TEST(PlanSteps, OneThatHoldsWeightsMayStartBeforeTheOneBeforeHasItsInputs) {
   const Program program =
       must(Program::create(test::golden_model("mamba-1"), std::make_shared<test::FarDevice>()));
   for (const std::int64_t tokens : {1, 2}) {
@@ -360,10 +360,10 @@ TEST(PlanSteps, WithOneTokenOneThatHoldsWeightsStartsBeforeTheOneBeforeHasItsInp
     for (std::size_t s = 0; s < plan->steps.size(); ++s) {
       const bool before =
           s + 1 < plan->steps.size() && plan->steps[s + 1].kernel->op == "linear_residual";
-      EXPECT_EQ(plan->steps[s].next_first, before && tokens == 1) << "step " << s;
+      EXPECT_EQ(plan->steps[s].next_first, before) << "step " << s;
       marked += plan->steps[s].next_first;
     }
-    EXPECT_EQ(marked > 0, tokens == 1);
+    EXPECT_GT(marked, 0);
   }
 }
 
