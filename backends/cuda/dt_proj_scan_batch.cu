@@ -21,7 +21,6 @@ constexpr std::int64_t kMostTokens = 128;
 constexpr int kFewSequences = 4;         ///< for which registers are no concern
 constexpr int kSequences = 16;           ///< of a block: rows of an mma
 constexpr int kStates = 4 * kStepLanes;  ///< of a channel
-constexpr int kStepInputs = 32;          ///< of two mma
 /// Sequences whose states are copied together, and copies on the way together: enough to keep the
 /// memory busy, but not so much that what other kernels load has to wait behind it.
 constexpr int kCopySequences = 2;
@@ -65,6 +64,7 @@ template <Discretisation rule, int held_steps>
 __global__ void __launch_bounds__(32 * kWarps, held_steps > 3 ? 6 : 12)
     batch(ScanArgs<X> args, DtProj dt, FetchAhead fetch) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  constexpr int kStepInputs = 32;  // of two mma
   __shared__ alignas(16) float4 states[kSequences][kChannels][kStepLanes];
   __shared__ float steps[kSequences][kChannels];  // dt
   __shared__ alignas(16) X us[kSequences][kChannels], zs[kSequences][kChannels];
