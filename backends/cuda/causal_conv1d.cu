@@ -74,7 +74,7 @@ __global__ void move_state(Args<X> args) {
 constexpr int kUsualTaps = 4;
 constexpr int kSequences = 4;
 template <class X>
-__global__ void __launch_bounds__(kThreads) step(Args<X> args) {
+__global__ void __launch_bounds__(kThreads) step(Args<X> args, bool next_first) {
   const std::int64_t d = std::int64_t{blockIdx.y} * kThreads + threadIdx.x;
   const int first = static_cast<int>(blockIdx.x) * kSequences;
   const int count = d < args.channels ? min(kSequences, args.sequences.count - first) : 0;
@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(kThreads) step(Args<X> args) {
     for (int k = 0; k + 1 < kUsualTaps; ++k)
       inputs[i][k] = from >= 0 ? args.state_of(from, d)[k] : 0.0f;
   }
-  wait_for_inputs();
+  wait_for_inputs(next_first);
   // Sequence s has token s alone.
 #pragma unroll
   for (int i = 0; i < kSequences; ++i) {
@@ -139,7 +139,7 @@ Status run(const Call& call, const Launch& launch) {
     if (call.steps && args.taps == kUsualTaps) {
       if (sequences > 0) {
         launch_early(launch, step<X>, dim3(blocks_of(sequences, kSequences), columns), kThreads, 0,
-                     args);
+                     args, launch.next_first);
       }
       return;
     }

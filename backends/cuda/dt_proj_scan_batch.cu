@@ -2,6 +2,8 @@
 // the states of its channels and sequences into shared memory before its inputs are there: then the
 // memory has something to do while the small kernels before this one run. Once they have ended,
 // tensor cores make dt, and four lanes each advance a channel, four sequences at a time.
+#include <algorithm>
+
 #include "backends/cuda/early_launch.cuh"
 #include "backends/cuda/scan_step.cuh"
 #include "backends/cuda/shared_memory.cuh"
@@ -21,10 +23,12 @@ constexpr std::int64_t kMostTokens = 128;
 constexpr int kFewSequences = 4;         ///< for which registers are no concern
 constexpr int kSequences = 16;           ///< of a block: rows of an mma
 constexpr int kStates = 4 * kStepLanes;  ///< of a channel
-/// Sequences whose states are copied together, and copies on the way together: enough to keep the
-/// memory busy, but not so much that what other kernels load has to wait behind it.
-constexpr int kCopySequences = 2;
-[[maybe_unused]] constexpr int kCopiesAtOnce = 2, kCopies = kSequences / kCopySequences;
+constexpr int kCopySequences = 2;        ///< whose states are copied together
+constexpr int kCopies = kSequences / kCopySequences;
+constexpr int kFewestAtOnce = 2;  ///< copies on the way
+/// Of states, on the way for a multiprocessor: what the memory gives in the time that it takes to
+/// answer. With more, what other kernels load waits behind them.
+constexpr int kBytesAtOnce = 20 << 10;
 
 struct DtProj {
   const X* low;
@@ -62,7 +66,7 @@ __device__ inline void copy_eight(X* to, const X* row, int i, int width, bool al
 /// blocks find room beside the kernels before, and have their states on the way.
 template <Discretisation rule, int held_steps>
 __global__ void __launch_bounds__(32 * kWarps, held_steps > 3 ? 6 : 12)
-    batch(ScanArgs<X> args, DtProj dt, FetchAhead fetch) {
+    batch(ScanArgs<X> args, DtProj dt, int at_once, FetchAhead fetch) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   constexpr int kStepInputs = 32;  // of two mma
   __shared__ alignas(16) float4 states[kSequences][kChannels][kStepLanes];
@@ -123,7 +127,7 @@ __global__ void __launch_bounds__(32 * kWarps, held_steps > 3 ? 6 : 12)
     if (absent) barrier_arrive(barriers + 8 * (lane / kCopySequences));
 #pragma unroll 1
     for (int i = 0; i * kCopySequences < count; ++i) {
-      if (i >= kCopiesAtOnce) await_states(i - kCopiesAtOnce);
+      if (i >= at_once) await_states(i - at_once);
       if (lane / kCopySequences != i || absent) continue;
       if (from < 0) {
         barrier_arrive(barriers + 8 * i);
@@ -264,10 +268,16 @@ Status run(const Call& call, const Launch& launch) {
                   rows_aligned(u),
                   z && rows_aligned(z)};
   const dim3 grid(blocks_of(args.channels, kChannels), blocks_of(args.sequences.count, kSequences));
+  const auto& device = static_cast<const CudaDevice&>(launch.device);
+  const std::int64_t copies_bytes = std::int64_t{grid.x} * grid.y * kCopySequences * kChannels *
+                                    kStates * 4;  // one of each block
+  const auto at_once = static_cast<int>(
+      std::clamp<std::int64_t>(std::int64_t{kBytesAtOnce} * device.multiprocessors() / copies_bytes,
+                               kFewestAtOnce, kCopies));
   const bool few = args.sequences.count <= kFewSequences;
   with_rule(call.choice<Discretisation>("discretisation"), [&](auto rule) {
     launch_early(launch, few ? batch<rule.value, 5> : batch<rule.value, 3>, grid, 32 * kWarps, 0,
-                 args, dt, FetchAhead(launch));
+                 args, dt, at_once, FetchAhead(launch));
   });
   return launched(call);
 }

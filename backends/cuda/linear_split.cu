@@ -175,6 +175,6 @@ Status run(const Call& call, const Launch& launch) {
 
 }  // namespace
 
-extern const Kernel linear_split_kernel{"linear", "split", supports, run};
+extern const Kernel linear_split_kernel{"linear", "split", supports, run, nullptr, nullptr, true};
 
 }  // namespace krait::cuda
