@@ -19,7 +19,7 @@ constexpr int kWarps = 2;
 constexpr int kWarpChannels = 8;                   ///< columns of an mma
 constexpr int kChannels = kWarps * kWarpChannels;  ///< of a block
 static_assert(kChannels == kBatchChannels);
-constexpr std::int64_t kMostTokens = 128;
+constexpr int kMostTokens = 128, kMostTokensLate = 8;
 constexpr int kFewSequences = 4;         ///< for which registers are no concern
 constexpr int kSequences = 16;           ///< of a block: rows of an mma
 constexpr int kStates = 4 * kStepLanes;  ///< of a channel
@@ -231,8 +231,8 @@ __global__ void __launch_bounds__(32 * kWarps, held_steps > 3 ? 6 : 12)
 std::string supports(const Call& call, const Device& device) {
   const auto [u, dt_low, dt_w, A, B, C, skip, z, dt_bias, state] = call.in<10>();
   if (!call.steps) return "for one token of every sequence";
-  if (static_cast<const CudaDevice&>(device).compute_capability() < 80)
-    return "needs compute capability 8.0";
+  const auto& cuda = static_cast<const CudaDevice&>(device);
+  if (cuda.compute_capability() < 80) return "needs compute capability 8.0";
   if (u.dtype != DType::bf16) return cat("u: expected bf16, got ", name(u.dtype));
   for (const auto& [name, view] :
        {std::pair{"dt_low", &dt_low}, std::pair{"B", &B}, std::pair{"C", &C}, std::pair{"z", &z}}) {
@@ -245,8 +245,10 @@ std::string supports(const Call& call, const Device& device) {
   if (!step_fits(A, B, C, state)) return cat("for ", kStates, " states, in rows of aligned fours");
   if (!batch_fits(u, B))
     return cat("for one group, or groups of a multiple of ", kChannels, " channels");
-  // For more, x_proj is a kernel that does not let this one start early.
-  if (u.dim[0] > kMostTokens) return cat("for at most ", kMostTokens, " tokens, got ", u.dim[0]);
+  // For more, x_proj is a kernel that does not let this one start early. Where none starts early,
+  // separate kernels have more threads to wait for the states.
+  const int most = cuda.early_launch() ? kMostTokens : kMostTokensLate;
+  if (u.dim[0] > most) return cat("for at most ", most, " tokens, got ", u.dim[0]);
   if (u.dim[1] > 1 << 30 || dt_w.dim[1] > 1 << 30) return "too many channels or inputs";
   return {};
 }
