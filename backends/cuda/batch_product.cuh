@@ -298,10 +298,11 @@ inline int batch_stage_tokens(std::int64_t tokens) {
 inline int batch_stage_bytes(int groups, int terms, int stage_tokens) {
   return (groups * kBatchGroup + terms * stage_tokens) * kTileColumns * 2;
 }
-/// Bytes of shared memory for the ring. If blocks ask for kBatchApart more, two do not fit on a
-/// multiprocessor, but one beside another product's.
-constexpr int kBatchApart = 1 << 10;
+/// Bytes of shared memory for the ring.
 int batch_shared(const CudaDevice& device);
+/// More bytes than that, of which two blocks do not fit on a multiprocessor, but one beside another
+/// product's.
+constexpr int kBatchApart = 1 << 10;
 /// The most clusters of so many blocks that run at once, if a block takes `shared` bytes.
 using MostClusters = std::function<int(int cluster, int threads, int shared)>;
 /// The division that is expected to take least time. A stage has `stage_tokens` tokens.

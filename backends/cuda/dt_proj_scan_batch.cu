@@ -19,11 +19,11 @@ constexpr int kWarps = 2;
 constexpr int kWarpChannels = 8;                   ///< columns of an mma
 constexpr int kChannels = kWarps * kWarpChannels;  ///< of a block
 static_assert(kChannels == kBatchChannels);
-constexpr int kMostTokens = 128, kMostTokensLate = 8;
-constexpr int kFewSequences = 4;         ///< for which registers are no concern
-constexpr int kSequences = 16;           ///< of a block: rows of an mma
-constexpr int kStates = 4 * kStepLanes;  ///< of a channel
-constexpr int kCopySequences = 2;        ///< whose states are copied together
+constexpr int kMostTokens = 128, kMostTokensLate = 8;  ///< see supports()
+constexpr int kFewSequences = 4;                       ///< for which registers are no concern
+constexpr int kSequences = 16;                         ///< of a block: rows of an mma
+constexpr int kStates = 4 * kStepLanes;                ///< of a channel
+constexpr int kCopySequences = 2;                      ///< whose states are copied together
 constexpr int kCopies = kSequences / kCopySequences;
 constexpr int kFewestAtOnce = 2;  ///< copies on the way
 /// Of states, on the way for a multiprocessor: what the memory gives in the time that it takes to

@@ -77,7 +77,8 @@ inline bool step_fits(const TensorView& A, const TensorView& B, const TensorView
   return A.dim[1] == 4 * kStepLanes && in_quads(A) && in_quads(B) && in_quads(C) && in_quads(state);
 }
 
-constexpr int kBatchChannels = 16;  ///< of a block of dt_proj_scan.batch, of one group
+constexpr int kBatchChannels = 16;  ///< of a block of dt_proj_scan.batch
+/// Whether each block's channels are of one group, whose B and C it shares.
 inline bool batch_fits(const TensorView& u, const TensorView& B) {
   return B.dim[1] == 1 || u.dim[1] / B.dim[1] % kBatchChannels == 0;
 }
