@@ -118,6 +118,15 @@ __global__ void __launch_bounds__(kBatchThreads, kBatchBlocks)
     }
   };
   const int held = min(stages, steps);
+  const int group = warp / 2, half = warp % 2;
+  const int o = (tile + group * tiling.tiles) * kBatchGroup + lane;
+  const bool stores = !copies && o < tiling.outputs;
+  typename Epilogue::Column column{};
+  if (stores) {
+    // Before the ring's weights are asked for: what is asked for after them comes after them.
+    for (int q = q_first + half; q < q_last; q += 2) epilogue.fetch(4 * q, tiling.tokens, o);
+    column = epilogue.column(o);
+  }
   if (copies && lane == 0) {
     for (int s = 0; s < stages; ++s) {
       barrier_init(shared_address(&full[s]), 1);
@@ -130,15 +139,6 @@ __global__ void __launch_bounds__(kBatchThreads, kBatchBlocks)
       barrier_expect(shared_address(&received), (cluster - 1) * (q_last - q_first) * 4 * sums_row);
   }
   __syncthreads();
-
-  const int group = warp / 2, half = warp % 2;
-  const int o = (tile + group * tiling.tiles) * kBatchGroup + lane;
-  const bool stores = !copies && o < tiling.outputs;
-  typename Epilogue::Column column{};
-  if (stores) {
-    column = epilogue.column(o);
-    for (int q = q_first + half; q < q_last; q += 2) epilogue.fetch(4 * q, tiling.tokens, o);
-  }
   wait_for_kernels();
 
   if (copies) {
@@ -227,14 +227,21 @@ __global__ void __launch_bounds__(kBatchThreads, kBatchBlocks)
 
   // Every block sends the others the sums of their tokens: [blocks][tokens][outputs], behind their
   // own.
-  typename Epilogue::Ahead ahead;
+  constexpr int kAhead = kTokens <= 16 ? 2 : 1;  // fours of tokens that a warp reads ahead for
+  typename Epilogue::Ahead ahead[kAhead];
   const int q_mine = q_first + half;
   const unsigned parts = ring + kTokens * sums_row;
   const int quad_bytes = 4 * sums_row, part_bytes = (q_last - q_first) * quad_bytes;
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   __syncthreads();
   if (cluster > 1) cluster_arrive();
-  if (stores && q_mine < q_last) ahead = epilogue.before(column, 4 * q_mine, tiling.tokens, o);
+  const auto read_ahead = [&](int q) { return epilogue.before(column, 4 * q, tiling.tokens, o); };
+  if (stores) {
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (q_mine + 2 * i < q_last) ahead[i] = read_ahead(q_mine + 2 * i);
+    }
+  }
   if (cluster > 1) {
     cluster_await();
     if (warp == 0 && lane < cluster && lane != rank) {
@@ -263,8 +270,9 @@ __global__ void __launch_bounds__(kBatchThreads, kBatchBlocks)
         sum[3] += load_shared_float(at + high + sums_row);
         part += part_bytes;
       }
-      const typename Epilogue::Ahead read = ahead;
-      if (q + 2 < q_last) ahead = epilogue.before(column, 4 * q + 8, tiling.tokens, o);
+      const typename Epilogue::Ahead read = ahead[0];
+      ahead[0] = ahead[kAhead - 1];
+      if (q + 2 * kAhead < q_last) ahead[kAhead - 1] = read_ahead(q + 2 * kAhead);
       epilogue.store(column, read, 4 * q, tiling.tokens, o, sum);
     }
   }
