@@ -8,51 +8,89 @@ namespace {
 
 constexpr int kThreads = 256;
 
-/// Elements of a row that a thread keeps from the sum of squares to the output; longer rows are
-/// read again.
-constexpr int kKept = 12;
+/// Fours of a row's elements that a thread has: where it normalises, those that it keeps from the
+/// sum of squares to the output; longer rows are read again.
+constexpr int kQuads = 3;
 
-/// A block per row: normalised where there is a weight, then as `terms` rows of bfloat16.
-template <int terms, class X>
+/// Rows as `terms` rows of bfloat16 each: normalised where there is a weight, a block a row; else
+/// several blocks a row. `neat`: aligned fours, without a remainder.
+template <int terms, bool neat, class X>
 __global__ void __launch_bounds__(kThreads)
     prepare_rows(const X* x, std::int64_t x_row, const float* weight, int width, float eps,
                  __nv_bfloat16* to) {
   const std::int64_t rows = gridDim.x, r = blockIdx.x;
-  const auto at = [&](int j) { return static_cast<int>(threadIdx.x) + j * kThreads; };
-  float scale[kKept];
+  const int quads = (width + 3) / 4;
+  const auto at = [&](int j) {
+    return static_cast<int>(blockIdx.y * kQuads + j) * kThreads + static_cast<int>(threadIdx.x);
+  };
+  const auto quad = [&](const auto* from, int q) {
+    if constexpr (neat) {
+      return load_quad(from + 4 * q);
+    } else {
+      float v[4];
 #pragma unroll
-  for (int j = 0; j < kKept; ++j) scale[j] = weight && at(j) < width ? weight[at(j)] : 1.0f;
+      for (int i = 0; i < 4; ++i) v[i] = 4 * q + i < width ? to_float(from[4 * q + i]) : 0.0f;
+      return float4{v[0], v[1], v[2], v[3]};
+    }
+  };
+  float4 scale[kQuads];
+#pragma unroll
+  for (int j = 0; j < kQuads; ++j)
+    scale[j] = weight && at(j) < quads ? quad(weight, at(j)) : float4{1, 1, 1, 1};
   let_next_start();  // the product, which asks for weights while we wait
   wait_for_kernels();
   const X* const row = x + r * x_row;
-  float kept[kKept], squares = 0;
+  float4 kept[kQuads];
 #pragma unroll
-  for (int j = 0; j < kKept; ++j) kept[j] = at(j) < width ? to_float(row[at(j)]) : 0.0f;
+  for (int j = 0; j < kQuads; ++j) kept[j] = at(j) < quads ? quad(row, at(j)) : float4{};
   float norm = 1;
   if (weight) {
+    float squares = 0;
+    const auto add = [&](const float4& v) {
+      squares = fmaf(v.x, v.x, fmaf(v.y, v.y, fmaf(v.z, v.z, fmaf(v.w, v.w, squares))));
+    };
 #pragma unroll
-    for (int j = 0; j < kKept; ++j) squares = fmaf(kept[j], kept[j], squares);
-    for (int i = at(kKept); i < width; i += kThreads)
-      squares = fmaf(to_float(row[i]), to_float(row[i]), squares);
+    for (int j = 0; j < kQuads; ++j) add(kept[j]);
+    for (int q = at(kQuads); q < quads; q += kThreads) add(quad(row, q));
     norm = 1.0f / sqrtf(block_sum(squares) / static_cast<float>(width) + eps);
   }
-  const auto store = [&](int i, float v) {
-    if constexpr (terms == 1) {
-      to[r * width + i] = from_float<__nv_bfloat16>(v);
+  const auto store = [&](int q, const float4& x, const float4& scale) {
+    float v[4] = {x.x * (norm * scale.x), x.y * (norm * scale.y), x.z * (norm * scale.z),
+                  x.w * (norm * scale.w)};
+    std::uint32_t word[3][2];
+    if constexpr (terms == 3) {
+      take_terms(v, word);
     } else {
 #pragma unroll
-      for (int k = 0; k < terms; ++k) {
-        const auto bits = static_cast<unsigned short>(take_term(v) >> 16);
-        to[(k * rows + r) * width + i] = __ushort_as_bfloat16(bits);
+      for (int i = 0; i < 2; ++i) {
+        const __nv_bfloat162 pair = __floats2bfloat162_rn(v[2 * i], v[2 * i + 1]);
+        word[0][i] = reinterpret_cast<const std::uint32_t&>(pair);
+      }
+    }
+#pragma unroll
+    for (int k = 0; k < terms; ++k) {
+      __nv_bfloat16* const there = to + (k * rows + r) * width + 4 * q;
+      if constexpr (neat) {
+        *reinterpret_cast<uint2*>(there) = {word[k][0], word[k][1]};
+      } else {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const auto bits = static_cast<unsigned short>(word[k][i / 2] >> (i % 2 * 16));
+          if (4 * q + i < width) there[i] = __ushort_as_bfloat16(bits);
+        }
       }
     }
   };
 #pragma unroll
-  for (int j = 0; j < kKept; ++j) {
-    if (at(j) < width) store(at(j), kept[j] * (norm * scale[j]));
+  for (int j = 0; j < kQuads; ++j) {
+    if (at(j) < quads) store(at(j), kept[j], scale[j]);
   }
-  for (int i = at(kKept); i < width; i += kThreads)
-    store(i, to_float(row[i]) * (norm * (weight ? weight[i] : 1.0f)));
+  if (!weight) return;  // the next blocks have the rest
+  for (int q = at(kQuads); q < quads; q += kThreads) store(q, quad(row, q), quad(weight, q));
+}
+
+bool aligned_to(const void* p, std::size_t bytes) {
+  return reinterpret_cast<std::uintptr_t>(p) % bytes == 0;
 }
 
 int terms_of(const Call& call) {
@@ -71,9 +109,18 @@ BatchInput batch_input(const Call& call, const Launch& launch, const TensorView&
   const auto* const weight = norm_weight ? norm_weight.as<const float>() : nullptr;
   with_float_type(x.dtype, [&](auto type) {
     using X = decltype(type);
-    const auto kernel = input.terms == 1 ? prepare_rows<1, X> : prepare_rows<3, X>;
-    launch_early(launch, kernel, dim3(static_cast<unsigned>(input.tokens)), kThreads, 0,
-                 x.as<const X>(), x.stride[0], weight, input.width, static_cast<float>(eps), to);
+    const auto* const from = x.as<const X>();
+    const bool neat = input.width % 4 == 0 && x.stride[0] % 4 == 0 &&
+                      aligned_to(from, 4 * sizeof(X)) && aligned_to(weight, 16);
+    const unsigned blocks = weight ? 1 : blocks_of(input.width, 4 * kQuads * kThreads);
+    const auto launch_it = [&](auto kernel) {
+      launch_early(launch, kernel, dim3(static_cast<unsigned>(input.tokens), blocks), kThreads, 0,
+                   from, x.stride[0], weight, input.width, static_cast<float>(eps), to);
+    };
+    if (input.terms == 1)
+      launch_it(neat ? prepare_rows<1, true, X> : prepare_rows<1, false, X>);
+    else
+      launch_it(neat ? prepare_rows<3, true, X> : prepare_rows<3, false, X>);
   });
   input.rows = to;
   input.row = input.width;
@@ -97,16 +144,20 @@ std::string batch_supports(const Call& call, const TensorView& w, const Device& 
     return cat("x: expected f32 or bf16, got ", name(x.dtype));
   if (!fits_tensor_map(w)) return "w: expected bf16, and inputs a multiple of eight";
   if (w.dim[0] > 1 << 30 || w.dim[1] > 1 << 30) return "w is too large";
-  const int stage = batch_stage_bytes(1, terms_of(call), batch_stage_tokens(x.dim[0]));
-  if (kFewestStages * stage > batch_shared(cuda) - 1024)
+  const int terms = terms_of(call), tokens = batch_stage_tokens(x.dim[0]);
+  if (kFewestStages * batch_stage_bytes(1, terms, tokens) >
+      batch_shared(cuda, terms, tokens) - 1024)
     return cat("for fewer than ", x.dim[0], " tokens on a device with so little shared memory");
   return want_float("y", call.outputs[0]);
 }
 
-int batch_shared(const CudaDevice& device) {
+int batch_shared(const CudaDevice& device, int terms, int stage_tokens) {
   // A multiprocessor has 1 KB more than a block may ask for, and keeps as much for each block.
   constexpr int kBesides = 2 << 10;  // that, and the barriers
-  return (device.shared_bytes() + 1024) / kBatchBlocks - kBesides;
+  const int all = device.shared_bytes() + 1024;
+  // Rows of terms are most of a stage.
+  const bool shares = terms == 1 || stage_tokens < 32;
+  return (shares ? all / kBatchBlocks : all * 3 / 4) - kBesides;
 }
 
 // Times, counted in bytes that a block takes in meanwhile: some 30 a cycle, two on a multiprocessor
@@ -122,7 +173,8 @@ constexpr double kExchangedByte = 2;
 
 BatchTiling batch_tiling(const BatchInput& input, int outputs, int stage_tokens,
                          const CudaDevice& device, const MostClusters& most_clusters) {
-  const int shared = batch_shared(device), all = device.multiprocessors();
+  const int shared = batch_shared(device, input.terms, stage_tokens),
+            all = device.multiprocessors();
   const int all_groups = (outputs + kBatchGroup - 1) / kBatchGroup;
   const double memory = kShareOfMemory * 2.0 * outputs * input.width / all;
   BatchTiling best{};

@@ -306,8 +306,9 @@ inline int batch_stage_tokens(std::int64_t tokens) {
 inline int batch_stage_bytes(int groups, int terms, int stage_tokens) {
   return (groups * kBatchGroup + terms * stage_tokens) * kTileColumns * 2;
 }
-/// Bytes of shared memory for the ring.
-int batch_shared(const CudaDevice& device);
+/// Bytes of shared memory for the ring: of half a multiprocessor, so that a product's weights come
+/// while the one before ends; of most of it where stages are so large that few would fit.
+int batch_shared(const CudaDevice& device, int terms, int stage_tokens);
 /// More bytes than that, of which two blocks do not fit on a multiprocessor, but one beside another
 /// product's.
 constexpr int kBatchApart = 1 << 10;
@@ -342,7 +343,7 @@ Status launch_batch(const Launch& launch, const BatchInput& input, const TensorV
                     const Epilogue& epilogue) {
   const auto& device = static_cast<const CudaDevice&>(launch.device);
   const auto kernel = batch_product<n_tiles, terms, Epilogue>;
-  const int shared = batch_shared(device);
+  const int shared = batch_shared(device, terms, 8 * n_tiles);
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared + kBatchApart);
   const MostClusters most_clusters = [&](int cluster, int threads, int bytes) {
     cudaLaunchAttribute attribute{};

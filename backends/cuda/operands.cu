@@ -72,8 +72,9 @@ __global__ void split_rows(const float* x, std::int64_t x_row, std::int64_t widt
     float rest = x[(first + r) * x_row + i];
 #pragma unroll
     for (int k = 0; k < kTerms<float>; ++k) {
-      const auto bits = static_cast<unsigned short>(take_term(rest) >> 16);
-      to[(k * rows + r) * width + i] = __ushort_as_bfloat16(bits);
+      const std::uint32_t term = k == 0 ? take_term(rest) : take_finite_term(rest);
+      to[(k * rows + r) * width + i] =
+          __ushort_as_bfloat16(static_cast<unsigned short>(term >> 16));
     }
   }
 }

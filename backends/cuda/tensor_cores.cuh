@@ -27,6 +27,34 @@ __device__ inline std::uint32_t take_term(float& x) {
   return finite || term == bits ? term : term | 0x00400000u;
 }
 
+/// The same of a number that is known to be finite, as every rest is.
+__device__ inline std::uint32_t take_finite_term(float& x) {
+  const std::uint32_t term = __float_as_uint(x) & 0xffff0000u;
+  x -= __uint_as_float(term);
+  return term;
+}
+
+/// The terms of `count` numbers, two in a word.
+template <int count>
+__device__ inline void take_terms(float (&x)[count], std::uint32_t (&term)[3][count / 2]) {
+  const auto take = [&](int k, auto&& take_one) {
+#pragma unroll
+    for (int i = 0; i < count; i += 2) {
+      const std::uint32_t even = take_one(x[i]), odd = take_one(x[i + 1]);
+      term[k][i / 2] = __byte_perm(even, odd, 0x7632);  // their upper halves
+    }
+  };
+  std::uint32_t largest = 0;
+#pragma unroll
+  for (int i = 0; i < count; ++i) largest = max(largest, __float_as_uint(x[i]) & 0x7fffffffu);
+  if (largest < 0x7f800000u)
+    take(0, take_finite_term);
+  else
+    take(0, take_term);
+  take(1, take_finite_term);
+  take(2, take_finite_term);
+}
+
 /// Elements i to i+7 of a row of `width`; zeros beyond its end. `aligned`: the row begins at a
 /// multiple of sixteen bytes, and i is a multiple of eight.
 __device__ inline uint4 load_eight(const __nv_bfloat16* row, int i, int width, bool aligned) {
@@ -59,16 +87,10 @@ __device__ inline void load_terms(const float* row, int i, int width, bool align
 #pragma unroll
     for (int k = 0; k < 8; ++k) value[k] = i + k < width ? row[i + k] : 0.0f;
   }
+  std::uint32_t word[3][4];
+  take_terms(value, word);
 #pragma unroll
-  for (int k = 0; k < 3; ++k) {
-    std::uint32_t word[4];
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const std::uint32_t even = take_term(value[2 * j]), odd = take_term(value[2 * j + 1]);
-      word[j] = even >> 16 | odd;
-    }
-    term[k] = {word[0], word[1], word[2], word[3]};
-  }
+  for (int k = 0; k < 3; ++k) term[k] = {word[k][0], word[k][1], word[k][2], word[k][3]};
 }
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800

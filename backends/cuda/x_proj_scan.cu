@@ -190,8 +190,10 @@ __global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kMostThreads)
   for (int i = thread; i < inputs; i += threads) {
     float x = neat || first_input + i < args.channels ? to_float(args.u[first_input + i]) : 0.0f;
 #pragma unroll
-    for (int k = 0; k < kTerms<X>; ++k)
-      terms[k * inputs + i] = static_cast<unsigned short>(take_term(x) >> 16);
+    for (int k = 0; k < kTerms<X>; ++k) {
+      const std::uint32_t term = k == 0 ? take_term(x) : take_finite_term(x);
+      terms[k * inputs + i] = static_cast<unsigned short>(term >> 16);
+    }
   }
   __syncthreads();
   if (projects) {
