@@ -54,9 +54,9 @@ __global__ void __launch_bounds__(kThreads)
     for (int q = at(kQuads); q < quads; q += kThreads) add(quad(row, q));
     norm = 1.0f / sqrtf(block_sum(squares) / static_cast<float>(width) + eps);
   }
-  const auto store = [&](int q, const float4& x, const float4& scale) {
-    float v[4] = {x.x * (norm * scale.x), x.y * (norm * scale.y), x.z * (norm * scale.z),
-                  x.w * (norm * scale.w)};
+  const auto store = [&](int q, const float4& value, const float4& by) {
+    float v[4] = {value.x * (norm * by.x), value.y * (norm * by.y), value.z * (norm * by.z),
+                  value.w * (norm * by.w)};
     std::uint32_t word[3][2];
     if constexpr (terms == 3) {
       take_terms(v, word);
@@ -112,15 +112,12 @@ BatchInput batch_input(const Call& call, const Launch& launch, const TensorView&
     const auto* const from = x.as<const X>();
     const bool neat = input.width % 4 == 0 && x.stride[0] % 4 == 0 &&
                       aligned_to(from, 4 * sizeof(X)) && aligned_to(weight, 16);
+    const auto one = neat ? prepare_rows<1, true, X> : prepare_rows<1, false, X>;
+    const auto three = neat ? prepare_rows<3, true, X> : prepare_rows<3, false, X>;
     const unsigned blocks = weight ? 1 : blocks_of(input.width, 4 * kQuads * kThreads);
-    const auto launch_it = [&](auto kernel) {
-      launch_early(launch, kernel, dim3(static_cast<unsigned>(input.tokens), blocks), kThreads, 0,
-                   from, x.stride[0], weight, input.width, static_cast<float>(eps), to);
-    };
-    if (input.terms == 1)
-      launch_it(neat ? prepare_rows<1, true, X> : prepare_rows<1, false, X>);
-    else
-      launch_it(neat ? prepare_rows<3, true, X> : prepare_rows<3, false, X>);
+    launch_early(launch, input.terms == 1 ? one : three,
+                 dim3(static_cast<unsigned>(input.tokens), blocks), kThreads, 0, from, x.stride[0],
+                 weight, input.width, static_cast<float>(eps), to);
   });
   input.rows = to;
   input.row = input.width;
