@@ -45,6 +45,22 @@ TEST_F(CudaProducts, LongSumsStayWithinTheTolerance) {
   }
 }
 
+/// Batches stream weights through a ring, whose length depends on the number of tokens and on the
+/// types: with so many inputs it goes round several times.
+TEST_F(CudaProducts, RingsOfBatchesLoseNothing) {
+  for (const CaseTypes& types : {CaseTypes{DType::f32, DType::bf16}, {DType::bf16, DType::bf16}}) {
+    for (const std::int64_t tokens : {5, 16, 17, 32, 33, 64}) {
+      const Case c{.name = "ring", .dims = {{'I', 5120}, {'O', 161}}, .lengths = {tokens}};
+      HostCall host = test::must(HostCall::make(linear_residual_op, c, types));
+      const auto want = host.reference();
+      std::string kernel;
+      ASSERT_TRUE(test::is_ok(run_eager(host.call, device(), &kernel)));
+      EXPECT_LE(relative_error(host.output(0), want[0]), tolerance(host.call, 0))
+          << to_string(linear_residual_op, types) << " [" << kernel << "], " << tokens << " tokens";
+    }
+  }
+}
+
 TEST_F(CudaProducts, RunsAgreeBitForBit) {
   for (const CaseTypes& types : kTypes) {
     for (const std::int64_t tokens : {1, 8, 33, 700}) {
