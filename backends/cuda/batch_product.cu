@@ -89,10 +89,6 @@ __global__ void __launch_bounds__(kThreads)
   for (int q = at(kQuads); q < quads; q += kThreads) store(q, quad(row, q), quad(weight, q));
 }
 
-bool aligned_to(const void* p, std::size_t bytes) {
-  return reinterpret_cast<std::uintptr_t>(p) % bytes == 0;
-}
-
 int terms_of(const Call& call) {
   return call.inputs[0].dtype == DType::f32 && !call.native ? 3 : 1;
 }
@@ -110,8 +106,9 @@ BatchInput batch_input(const Call& call, const Launch& launch, const TensorView&
   with_float_type(x.dtype, [&](auto type) {
     using X = decltype(type);
     const auto* const from = x.as<const X>();
-    const bool neat = input.width % 4 == 0 && x.stride[0] % 4 == 0 &&
-                      aligned_to(from, 4 * sizeof(X)) && aligned_to(weight, 16);
+    const auto row_bytes = x.stride[0] * static_cast<std::int64_t>(sizeof(X));
+    const bool neat =
+        input.width % 4 == 0 && aligned_to_16(from, row_bytes) && aligned_to_16(weight);
     const auto one = neat ? prepare_rows<1, true, X> : prepare_rows<1, false, X>;
     const auto three = neat ? prepare_rows<3, true, X> : prepare_rows<3, false, X>;
     const unsigned blocks = weight ? 1 : blocks_of(input.width, 4 * kQuads * kThreads);

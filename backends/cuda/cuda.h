@@ -1,6 +1,7 @@
 // What the files of the CUDA backend share on the host side.
 #pragma once
 
+#include <cstdint>
 #include <cuda_runtime.h>
 #include <map>
 #include <memory>
@@ -98,6 +99,11 @@ std::vector<DeviceInfo> list_cuda_devices();
 /// more.)
 inline bool rows_aligned(const TensorView& view) {
   return view.offset % 16 == 0 && bytes_of(view.dtype, view.stride[0]) % 16 == 0;
+}
+
+/// The same of rows in memory.
+inline bool aligned_to_16(const void* p, std::int64_t row_bytes = 0) {
+  return reinterpret_cast<std::uintptr_t>(p) % 16 == 0 && row_bytes % 16 == 0;
 }
 
 /// Empty for f32, f16 and bf16 (and absent operands); else the reason for a refusal.

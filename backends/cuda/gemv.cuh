@@ -387,10 +387,6 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
   if (lanes <= 32) fetch.run();  // when we need the memory no more
 }
 
-inline bool aligned_to_16(const void* p, std::int64_t row_bytes = 0) {
-  return reinterpret_cast<std::uintptr_t>(p) % 16 == 0 && row_bytes % 16 == 0;
-}
-
 inline GemvInput gemv_input(const TensorView& x) {
   GemvInput input{};
   input.x = x.as<const void>();
