@@ -86,6 +86,7 @@ struct ConvEpilogue {
   };
   struct Ahead {
     float history[4][kTaps - 1];
+    int to[4];  ///< slots; -1: not kept
   };
   __device__ float* state_of(int slot, int d) const {
     return state + (slot * channels + d) * (kTaps - 1);
@@ -113,6 +114,7 @@ struct ConvEpilogue {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int from = t + i < tokens ? slot_in[t + i] : -1;
+      a.to[i] = t + i < tokens ? slot_out[t + i] : -1;
       if (from < 0) continue;
       const float* const history = state_of(from, o);
 #pragma unroll
@@ -128,9 +130,8 @@ struct ConvEpilogue {
     if (o < channels) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int slot = t + i < tokens ? slot_out[t + i] : -1;
-        if (slot >= 0) {
-          float* const to = state_of(slot, o);
+        if (a.to[i] >= 0) {
+          float* const to = state_of(a.to[i], o);
 #pragma unroll
           for (int k = 1; k + 1 < kTaps; ++k) to[k - 1] = a.history[i][k];
           to[kTaps - 2] = value[i];

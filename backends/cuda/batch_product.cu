@@ -9,12 +9,13 @@ namespace {
 constexpr int kThreads = 256;
 
 /// Fours of a row's elements that a thread has: where it normalises, those that it keeps from the
-/// sum of squares to the output; longer rows are read again.
-constexpr int kQuads = 3;
+/// sum of squares to the output.
+constexpr int kFewQuads = 3, kManyQuads = 8;
 
 /// Rows as `terms` rows of bfloat16 each: normalised where there is a weight, a block a row; else
-/// several blocks a row. `neat`: aligned fours, without a remainder.
-template <int terms, bool neat, class X>
+/// several blocks a row. `neat`: aligned fours, without a remainder, and a thread can keep its part
+/// of a row that it normalises. Longer rows are read again.
+template <int terms, int kQuads, bool neat, class X>
 __global__ void __launch_bounds__(kThreads)
     prepare_rows(const X* x, std::int64_t x_row, const float* weight, int width, float eps,
                  __nv_bfloat16* to) {
@@ -51,7 +52,7 @@ __global__ void __launch_bounds__(kThreads)
     };
 #pragma unroll
     for (int j = 0; j < kQuads; ++j) add(kept[j]);
-    for (int q = at(kQuads); q < quads; q += kThreads) add(quad(row, q));
+    for (int q = at(kQuads); !neat && q < quads; q += kThreads) add(quad(row, q));
     norm = 1.0f / sqrtf(block_sum(squares) / static_cast<float>(width) + eps);
   }
   const auto store = [&](int q, const float4& value, const float4& by) {
@@ -85,7 +86,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int j = 0; j < kQuads; ++j) {
     if (at(j) < quads) store(at(j), kept[j], scale[j]);
   }
-  if (!weight) return;  // the next blocks have the rest
+  if (neat || !weight) return;  // the next blocks have the rest
   for (int q = at(kQuads); q < quads; q += kThreads) store(q, quad(row, q), quad(weight, q));
 }
 
@@ -107,14 +108,23 @@ BatchInput batch_input(const Call& call, const Launch& launch, const TensorView&
     using X = decltype(type);
     const auto* const from = x.as<const X>();
     const auto row_bytes = x.stride[0] * static_cast<std::int64_t>(sizeof(X));
-    const bool neat =
-        input.width % 4 == 0 && aligned_to_16(from, row_bytes) && aligned_to_16(weight);
-    const auto one = neat ? prepare_rows<1, true, X> : prepare_rows<1, false, X>;
-    const auto three = neat ? prepare_rows<3, true, X> : prepare_rows<3, false, X>;
-    const unsigned blocks = weight ? 1 : blocks_of(input.width, 4 * kQuads * kThreads);
-    launch_early(launch, input.terms == 1 ? one : three,
-                 dim3(static_cast<unsigned>(input.tokens), blocks), kThreads, 0, from, x.stride[0],
-                 weight, input.width, static_cast<float>(eps), to);
+    const int most = 4 * kThreads;  // for each of its quads, that a block has of a row
+    const bool neat = input.width % 4 == 0 && aligned_to_16(from, row_bytes) &&
+                      aligned_to_16(weight) && (!weight || input.width <= kManyQuads * most);
+    const auto launch_as = [&](auto terms) {
+      constexpr int n = terms.value;
+      const auto kernel = !neat ? prepare_rows<n, kFewQuads, false, X>
+                          : !weight || input.width <= kFewQuads * most
+                              ? prepare_rows<n, kFewQuads, true, X>
+                              : prepare_rows<n, kManyQuads, true, X>;
+      const unsigned blocks = weight ? 1 : blocks_of(input.width, kFewQuads * most);
+      launch_early(launch, kernel, dim3(static_cast<unsigned>(input.tokens), blocks), kThreads, 0,
+                   from, x.stride[0], weight, input.width, static_cast<float>(eps), to);
+    };
+    if (input.terms == 1)
+      launch_as(std::integral_constant<int, 1>());
+    else
+      launch_as(std::integral_constant<int, 3>());
   });
   input.rows = to;
   input.row = input.width;

@@ -85,9 +85,11 @@ __global__ void __launch_bounds__(kThreads) step(Args<X> args, bool next_first) 
 #pragma unroll
     for (int k = 0; k < kUsualTaps; ++k) w[k] = args.w[d * args.w_row + k];
   }
+  int to[kSequences];
 #pragma unroll
   for (int i = 0; i < kSequences; ++i) {
     const int from = i < count ? args.sequences.slot_in[first + i] : -1;
+    to[i] = i < count ? args.sequences.slot_out[first + i] : -1;
 #pragma unroll
     for (int k = 0; k + 1 < kUsualTaps; ++k)
       inputs[i][k] = from >= 0 ? args.state_of(from, d)[k] : 0.0f;
@@ -95,20 +97,25 @@ __global__ void __launch_bounds__(kThreads) step(Args<X> args, bool next_first) 
   wait_for_inputs(next_first);
   // Sequence s has token s alone.
 #pragma unroll
+  for (int i = 0; i < kSequences; ++i)
+    inputs[i][kUsualTaps - 1] = i < count ? to_float(args.x[(first + i) * args.x_row + d]) : 0.0f;
+  float sum[kSequences];
+#pragma unroll
   for (int i = 0; i < kSequences; ++i) {
-    if (i < count) inputs[i][kUsualTaps - 1] = to_float(args.x[(first + i) * args.x_row + d]);
+    sum[i] = bias;
+#pragma unroll
+    for (int k = 0; k < kUsualTaps; ++k) sum[i] = fmaf(w[k], inputs[i][k], sum[i]);
+  }
+  if (args.silu_after) {
+#pragma unroll
+    for (float& y : sum) y = silu(y);
   }
 #pragma unroll
   for (int i = 0; i < kSequences; ++i) {
-    if (i >= count) break;
-    float sum = bias;
+    if (i < count) args.y[(first + i) * args.y_row + d] = from_float<X>(sum[i]);
+    if (to[i] < 0) continue;
 #pragma unroll
-    for (int k = 0; k < kUsualTaps; ++k) sum = fmaf(w[k], inputs[i][k], sum);
-    args.y[(first + i) * args.y_row + d] = from_float<X>(args.silu_after ? silu(sum) : sum);
-    const int to = args.sequences.slot_out[first + i];
-    if (to < 0) continue;
-#pragma unroll
-    for (int k = 1; k < kUsualTaps; ++k) args.state_of(to, d)[k - 1] = inputs[i][k];
+    for (int k = 1; k < kUsualTaps; ++k) args.state_of(to[i], d)[k - 1] = inputs[i][k];
   }
 }
 

@@ -13,14 +13,12 @@
 namespace krait::cuda {
 namespace {
 
-using X = __nv_bfloat16;  ///< of float32, three terms, separate kernels are faster
-
 constexpr int kWarps = 2;
 constexpr int kWarpChannels = 8;                   ///< columns of an mma
 constexpr int kChannels = kWarps * kWarpChannels;  ///< of a block
 static_assert(kChannels == kBatchChannels);
+constexpr int kManyChannels = 4096;                    ///< see supports()
 constexpr int kMostTokens = 128, kMostTokensLate = 8;  ///< see supports()
-constexpr int kFewSequences = 4;                       ///< for which registers are no concern
 constexpr int kSequences = 16;                         ///< of a block: rows of an mma
 constexpr int kStates = 4 * kStepLanes;                ///< of a channel
 constexpr int kCopySequences = 2;                      ///< whose states are copied together
@@ -30,43 +28,55 @@ constexpr int kFewestAtOnce = 2;  ///< copies on the way
 /// answer. With more, what other kernels load waits behind them.
 constexpr int kBytesAtOnce = 20 << 10;
 
+/// Sequences for which registers are no concern, and steps of dt_proj whose weights a warp loads
+/// before the inputs are there: of so few, and of more.
+template <class X>
+constexpr int kFewSequences = kTerms<X> == 1 ? 4 : kSequences;
+constexpr int kFewHeld = 5;
+template <class X>
+constexpr int kHeld = kTerms<X> == 1 ? 3 : 2;
+
+template <class X>
 struct DtProj {
   const X* low;
   std::int64_t low_row;
   const __nv_bfloat16* w;
   int rank;
-  bool low_aligned, w_aligned, u_aligned, z_aligned;  ///< rows, to sixteen bytes
 };
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
 
-/// Lane k's sum over four neighbours of their element k; in the same order for each k.
-__device__ inline float sum_of_lane(const float (&x)[kStepLanes]) {
-  const bool upper = threadIdx.x & 2, odd = threadIdx.x & 1;
-  const auto swap = [](float keep, float give, int lanes) {
-    return keep + __shfl_xor_sync(0xffffffffu, give, lanes);
-  };
-  const float a = swap(upper ? x[2] : x[0], upper ? x[0] : x[2], 2);
-  const float b = swap(upper ? x[3] : x[1], upper ? x[1] : x[3], 2);
-  return swap(odd ? b : a, odd ? a : b, 1);
-}
+/// Four neighbours, as they come from memory.
+template <class X>
+struct alignas(4 * sizeof(X)) Four {
+  X x[4];
+};
 
 /// Copies elements i to i+7 of a row of `width`, on their way until await_copies(); beyond the
-/// row's end, the last one.
-__device__ inline void copy_eight(X* to, const X* row, int i, int width, bool aligned) {
-  if (aligned && i + 8 <= width) return copy_pack(shared_address(to), row + i);
+/// row's end, the last ones.
+template <bool neat, class X>
+__device__ inline void copy_eight(X* to, const X* row, int i, int width) {
+  if constexpr (neat) {
+    const X* const from = row + min(i, width - 8);
+    copy_pack(shared_address(to), from);
+    if constexpr (sizeof(X) == 4) copy_pack(shared_address(to + 4), from + 4);
+  } else {
 #pragma unroll
-  for (int k = 0; k < 8; ++k) to[k] = row[min(i + k, width - 1)];
+    for (int k = 0; k < 8; ++k) to[k] = row[min(i + k, width - 1)];
+  }
 }
 
 #endif
 
 /// A warp loads the weights of `held_steps` steps before the inputs are there, and after that the
 /// inputs of as many together. For more steps that takes more turns; but with more registers fewer
-/// blocks find room beside the kernels before, and have their states on the way.
-template <Discretisation rule, int held_steps>
-__global__ void __launch_bounds__(32 * kWarps, held_steps > 3 ? 6 : 12)
-    batch(ScanArgs<X> args, DtProj dt, int at_once, FetchAhead fetch) {
+/// blocks find room beside the kernels before, and have their states on the way. `neat`: rows of
+/// dt_low, dt_w, u and z are whole packs (tensor_cores.cuh).
+template <Discretisation rule, int held_steps, bool neat, class X>
+__global__ void __launch_bounds__(32 * kWarps, held_steps == kFewHeld ? 6
+                                               : kTerms<X> > 1        ? 10
+                                                                      : 12)
+    batch(ScanArgs<X> args, DtProj<X> dt, int at_once, FetchAhead fetch) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   constexpr int kStepInputs = 32;  // of two mma
   __shared__ alignas(16) float4 states[kSequences][kChannels][kStepLanes];
@@ -95,10 +105,10 @@ __global__ void __launch_bounds__(32 * kWarps, held_steps > 3 ? 6 : 12)
   // A warp makes dt of its channels, columns of an mma. Rows beyond the last are the last one.
   const int row = lane / 4, column = lane % 4 * 8;
   const __nv_bfloat16* const w = dt.w + std::int64_t{min(d0 + c0 + row, channels - 1)} * dt.rank;
-  uint4 held[held_steps];
+  Eight<__nv_bfloat16> held[held_steps];
 #pragma unroll
   for (int k = 0; k < held_steps; ++k)
-    held[k] = load_eight(w, k * kStepInputs + column, dt.rank, dt.w_aligned);
+    held[k] = load_eight<neat>(w, k * kStepInputs + column, dt.rank);
   float bias[2];
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
@@ -111,6 +121,11 @@ __global__ void __launch_bounds__(32 * kWarps, held_steps > 3 ? 6 : 12)
   const std::int64_t channel = active ? d0 + c : 0;
   const float4 A = load_quad(args.A + channel * args.A_row + 4 * quarter);
   const float skip = args.skip ? args.skip[channel] : 0.0f;
+  // One warp loads B, the other C.
+  const int group = d0 / static_cast<int>(args.channels_per_group);
+  const X* const BC_from =
+      warp == 0 ? args.B + group * args.B_group : args.C + group * args.C_group;
+  const std::int64_t BC_row = warp == 0 ? args.B_row : args.C_row;
 
 #if __CUDA_ARCH__ >= 900
   __shared__ std::uint64_t arrived[kCopies];
@@ -153,20 +168,15 @@ __global__ void __launch_bounds__(32 * kWarps, held_steps > 3 ? 6 : 12)
   {  // of its channels a warp copies u and z of all sequences
     const int s = lane % kSequences;
     if (lane < kSequences)
-      copy_eight(&us[s][c0], args.u + token(s) * args.u_row, d0 + c0, channels, dt.u_aligned);
+      copy_eight<neat>(&us[s][c0], args.u + token(s) * args.u_row, d0 + c0, channels);
     else if (args.z)
-      copy_eight(&zs[s][c0], args.z + token(s) * args.z_row, d0 + c0, channels, dt.z_aligned);
+      copy_eight<neat>(&zs[s][c0], args.z + token(s) * args.z_row, d0 + c0, channels);
     commit_copies();
   }
-  // One warp B, the other C.
-  const std::int64_t group = d0 / args.channels_per_group;
-  const X* const BC_from =
-      warp == 0 ? args.B + group * args.B_group : args.C + group * args.C_group;
-  const std::int64_t BC_row = warp == 0 ? args.B_row : args.C_row;
-  uint2 bc[2];
+  Four<X> bc[2];
 #pragma unroll
   for (int i = 0; i < 2; ++i)
-    bc[i] = *reinterpret_cast<const uint2*>(BC_from + token(8 * i + row) * BC_row + 4 * quarter);
+    bc[i] = *reinterpret_cast<const Four<X>*>(BC_from + token(8 * i + row) * BC_row + 4 * quarter);
   const X* low[2];
 #pragma unroll
   for (int i = 0; i < 2; ++i) low[i] = dt.low + token(8 * i + row) * dt.low_row;
@@ -174,29 +184,38 @@ __global__ void __launch_bounds__(32 * kWarps, held_steps > 3 ? 6 : 12)
   float sum[4] = {};
 #pragma unroll 1
   for (int first = 0; first * kStepInputs < dt.rank; first += held_steps) {
-    uint4 x[held_steps][2];
+    Eight<X> x[held_steps][2];
 #pragma unroll
     for (int k = 0; k < held_steps; ++k) {
       const int at = (first + k) * kStepInputs + column;
 #pragma unroll
-      for (int i = 0; i < 2; ++i) x[k][i] = load_eight(low[i], at, dt.rank, dt.low_aligned);
-      if (first > 0) held[k] = load_eight(w, at, dt.rank, dt.w_aligned);
+      for (int i = 0; i < 2; ++i) x[k][i] = load_eight<neat>(low[i], at, dt.rank);
+      if (first > 0) held[k] = load_eight<neat>(w, at, dt.rank);
     }
 #pragma unroll
     for (int k = 0; k < held_steps; ++k) {
-      const uint4 &l = x[k][0], &h = x[k][1], &b = held[k];
-      multiply_add(sum, l.x, h.x, l.y, h.y, b.x, b.y);
-      multiply_add(sum, l.z, h.z, l.w, h.w, b.z, b.w);
+      const uint4& b = held[k].words;
+      uint4 a[2][kTerms<X>];
+#pragma unroll
+      for (int i = 0; i < 2; ++i) take_terms(x[k][i], a[i]);
+#pragma unroll
+      for (int j = kTerms<X> - 1; j >= 0; --j) {
+        const uint4 &l = a[0][j], &h = a[1][j];
+        multiply_add(sum, l.x, h.x, l.y, h.y, b.x, b.y);
+        multiply_add(sum, l.z, h.z, l.w, h.w, b.z, b.w);
+      }
     }
   }
 #pragma unroll
-  for (int i = 0; i < 2; ++i)
-    BC[8 * i + row][warp * kStepLanes + quarter] = load_quad(reinterpret_cast<const X*>(&bc[i]));
+  for (int i = 0; i < 2; ++i) BC[8 * i + row][warp * kStepLanes + quarter] = load_quad(bc[i].x);
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float step = sum[i] + bias[i % 2];
-    steps[i / 2 * 8 + row][c0 + lane % 4 * 2 + i % 2] = args.dt_softplus ? softplus(step) : step;
+  for (int i = 0; i < 4; ++i) sum[i] += bias[i % 2];
+  if (args.dt_softplus) {
+#pragma unroll
+    for (float& step : sum) step = softplus(step);
   }
+#pragma unroll
+  for (int i = 0; i < 4; ++i) steps[i / 2 * 8 + row][c0 + lane % 4 * 2 + i % 2] = sum[i];
   await_copies<0>();
   __syncthreads();
 
@@ -233,7 +252,11 @@ std::string supports(const Call& call, const Device& device) {
   if (!call.steps) return "for one token of every sequence";
   const auto& cuda = static_cast<const CudaDevice&>(device);
   if (cuda.compute_capability() < 80) return "needs compute capability 8.0";
-  if (u.dtype != DType::bf16) return cat("u: expected bf16, got ", name(u.dtype));
+  if (u.dtype != DType::bf16 && u.dtype != DType::f32)
+    return cat("u: expected f32 or bf16, got ", name(u.dtype));
+  // For one token, or few of few channels as three terms, others have more threads.
+  const std::int64_t least = u.dtype == DType::bf16 ? 2 : u.dim[1] >= kManyChannels ? 5 : 17;
+  if (u.dim[0] < least) return cat("for at least ", least, " tokens, got ", u.dim[0]);
   for (const auto& [name, view] :
        {std::pair{"dt_low", &dt_low}, std::pair{"B", &B}, std::pair{"C", &C}, std::pair{"z", &z}}) {
     if (*view && view->dtype != u.dtype) {
@@ -253,22 +276,18 @@ std::string supports(const Call& call, const Device& device) {
   return {};
 }
 
-Status run(const Call& call, const Launch& launch) {
+template <class X>
+void run_as(const Call& call, const Launch& launch) {
   const auto [u, dt_low, dt_w, A, B, C, skip, z, dt_bias, state, starts, slot_in, slot_out] =
       call.in<13>();
-  if (u.elements() == 0) return {};
   ScanArgs<X> args = scan_args<X>({u, A, B, C, skip, z, dt_bias, call.outputs[0], state});
   args.dt_softplus = call.flag("dt_softplus");
   args.sequences = {starts.as<const std::int32_t>(), slot_in.as<const std::int32_t>(),
                     slot_out.as<const std::int32_t>(), static_cast<int>(slot_in.dim[0])};
-  const DtProj dt{dt_low.as<const X>(),
-                  dt_low.stride[0],
-                  dt_w.as<const __nv_bfloat16>(),
-                  static_cast<int>(dt_w.dim[1]),
-                  rows_aligned(dt_low),
-                  rows_aligned(dt_w),
-                  rows_aligned(u),
-                  z && rows_aligned(z)};
+  const DtProj<X> dt{dt_low.as<const X>(), dt_low.stride[0], dt_w.as<const __nv_bfloat16>(),
+                     static_cast<int>(dt_w.dim[1])};
+  const bool neat = dt.rank % 8 == 0 && u.dim[1] % 8 == 0 && rows_aligned(dt_low) &&
+                    rows_aligned(dt_w) && rows_aligned(u) && (!z || rows_aligned(z));
   const dim3 grid(blocks_of(args.channels, kChannels), blocks_of(args.sequences.count, kSequences));
   const auto& device = static_cast<const CudaDevice&>(launch.device);
   const std::int64_t copies_bytes = std::int64_t{grid.x} * grid.y * kCopySequences * kChannels *
@@ -276,11 +295,22 @@ Status run(const Call& call, const Launch& launch) {
   const auto at_once = static_cast<int>(
       std::clamp<std::int64_t>(std::int64_t{kBytesAtOnce} * device.multiprocessors() / copies_bytes,
                                kFewestAtOnce, kCopies));
-  const bool few = args.sequences.count <= kFewSequences;
+  const bool few = args.sequences.count <= kFewSequences<X>;
   with_rule(call.choice<Discretisation>("discretisation"), [&](auto rule) {
-    launch_early(launch, few ? batch<rule.value, 5> : batch<rule.value, 3>, grid, 32 * kWarps, 0,
-                 args, dt, at_once, FetchAhead(launch));
+    const auto kernel =
+        neat  ? few ? batch<rule.value, kFewHeld, true, X> : batch<rule.value, kHeld<X>, true, X>
+         : few ? batch<rule.value, kFewHeld, false, X>
+              : batch<rule.value, kHeld<X>, false, X>;
+    launch_early(launch, kernel, grid, 32 * kWarps, 0, args, dt, at_once, FetchAhead(launch));
   });
+}
+
+Status run(const Call& call, const Launch& launch) {
+  if (call.inputs[0].elements() == 0) return {};
+  if (call.inputs[0].dtype == DType::f32)
+    run_as<float>(call, launch);
+  else
+    run_as<__nv_bfloat16>(call, launch);
   return launched(call);
 }
 

@@ -19,7 +19,7 @@ struct LinearArgs {
   std::int64_t x_row, y_row;
   DType type;  ///< of y
   int tokens, outputs, inputs;
-  bool x_aligned, w_aligned;  ///< rows begin at multiples of sixteen bytes
+  bool neat;  ///< rows of x and w are whole packs, at multiples of sixteen bytes
 };
 
 /// Why the types and sizes of a call do not fit; empty if they do.
@@ -41,7 +41,8 @@ void with_linear_args(const Call& call, Body&& body) {
     body(LinearArgs<X>{x.as<const X>(), w.as<const __nv_bfloat16>(),
                        bias ? bias.as<const float>() : nullptr, y.as<void>(), x.stride[0],
                        y.stride[0], y.dtype, static_cast<int>(x.dim[0]), static_cast<int>(w.dim[0]),
-                       static_cast<int>(w.dim[1]), rows_aligned(x), rows_aligned(w)});
+                       static_cast<int>(w.dim[1]),
+                       w.dim[1] % 8 == 0 && rows_aligned(x) && rows_aligned(w)});
   };
   if (x.dtype == DType::f32)
     as(float{});

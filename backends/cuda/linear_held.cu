@@ -13,23 +13,12 @@ constexpr int kRows = 2;  ///< of w, whose outputs a block makes
 constexpr int kMostThreads = 512;
 constexpr int kMostPacks = 2;  ///< of eight inputs, that a thread has
 
-/// Inputs i to i+7 of a row; zeros beyond its end. `neat`: the row begins at a multiple of sixteen
-/// bytes and is whole packs long.
-template <bool neat>
-__device__ void load_inputs(const float* row, int i, int width, float (&x)[8]) {
-  if (neat) {
-    const float4 low = load_quad(row + i), high = load_quad(row + i + 4);
-    x[0] = low.x, x[1] = low.y, x[2] = low.z, x[3] = low.w;
-    x[4] = high.x, x[5] = high.y, x[6] = high.z, x[7] = high.w;
-  } else {
-#pragma unroll
-    for (int k = 0; k < 8; ++k) x[k] = i + k < width ? row[i + k] : 0.0f;
-  }
+__device__ void unpack(const Eight<float>& x, float (&to)[8]) {
+  to[0] = x.low.x, to[1] = x.low.y, to[2] = x.low.z, to[3] = x.low.w;
+  to[4] = x.high.x, to[5] = x.high.y, to[6] = x.high.z, to[7] = x.high.w;
 }
-template <bool neat>
-__device__ void load_inputs(const __nv_bfloat16* row, int i, int width, float (&x)[8]) {
-  unpack(neat ? *reinterpret_cast<const uint4*>(row + i) : load_eight(row, i, width, false), row,
-         x);
+__device__ void unpack(const Eight<__nv_bfloat16>& x, float (&to)[8]) {
+  cuda::unpack(x.words, static_cast<const __nv_bfloat16*>(nullptr), to);
 }
 
 template <int packs, bool neat, class X>
@@ -40,16 +29,13 @@ __global__ void __launch_bounds__(kMostThreads)
   const int warps = static_cast<int>(blockDim.x) / 32;
   const auto output = [&](int r) { return static_cast<int>(blockIdx.x + r * gridDim.x); };
   const auto first_of = [&](int p) { return (thread + p * static_cast<int>(blockDim.x)) * 8; };
-  uint4 w[kRows][packs];
+  Eight<__nv_bfloat16> w[kRows][packs];
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
     const auto* const row = args.w + std::int64_t{output(r)} * args.inputs;
+    const int width = output(r) < args.outputs ? args.inputs : 0;
 #pragma unroll
-    for (int p = 0; p < packs; ++p) {
-      const int i = first_of(p);
-      w[r][p] = i < args.inputs && output(r) < args.outputs ? load_eight(row, i, args.inputs, neat)
-                                                            : uint4{};
-    }
+    for (int p = 0; p < packs; ++p) w[r][p] = load_eight<neat>(row, first_of(p), width);
   }
   // The first half of the first warp stores the first output, the other half the second.
   const int o = output(lane / 16);
@@ -57,22 +43,21 @@ __global__ void __launch_bounds__(kMostThreads)
   const float bias = stores && args.bias ? args.bias[o] : 0.0f;
 
   wait_for_inputs(next_first);
-  float x[packs][8];
+  Eight<X> x[packs];
 #pragma unroll
-  for (int p = 0; p < packs; ++p) {
-    const int i = first_of(p);
-    if (i < args.inputs) load_inputs<neat>(args.x, i, args.inputs, x[p]);
-  }
+  for (int p = 0; p < packs; ++p) x[p] = load_eight<neat>(args.x, first_of(p), args.inputs);
   float sum[kRows][2] = {};
 #pragma unroll
   for (int p = 0; p < packs; ++p) {
     if (first_of(p) >= args.inputs) break;
+    float input[8];
+    unpack(x[p], input);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       float row[8];
-      unpack(w[r][p], args.w, row);
+      unpack(w[r][p], row);
 #pragma unroll
-      for (int k = 0; k < 8; ++k) sum[r][k % 2] = fmaf(x[p][k], row[k], sum[r][k % 2]);
+      for (int k = 0; k < 8; ++k) sum[r][k % 2] = fmaf(input[k], row[k], sum[r][k % 2]);
     }
   }
   fetch.run();
@@ -109,8 +94,6 @@ std::string supports(const Call& call, const Device& device) {
 
 template <int packs, class X>
 void launch_held(const Launch& launch, const LinearArgs<X>& args) {
-  const bool neat =
-      args.inputs % 8 == 0 && args.w_aligned && aligned_to_16(args.w) && aligned_to_16(args.x);
   // As many on each multiprocessor (keeps_blocks_apart), so that the next kernel's find as much
   // room.
   const auto& device = static_cast<const CudaDevice&>(launch.device);
@@ -118,7 +101,7 @@ void launch_held(const Launch& launch, const LinearArgs<X>& args) {
   const int shared = keeps_blocks_apart(device) ? device.shared_bytes() / 2 : 0;
   // No more warps than it takes: the last step waits for all.
   const unsigned threads = 32 * blocks_of(args.inputs, std::int64_t{8} * packs * 32);
-  launch_early(launch, neat ? held<packs, true, X> : held<packs, false, X>,
+  launch_early(launch, args.neat ? held<packs, true, X> : held<packs, false, X>,
                dim3(static_cast<unsigned>(blocks)), threads, static_cast<std::size_t>(shared), args,
                launch.next_first, FetchAhead(launch));
 }

@@ -18,7 +18,7 @@ constexpr int kStepInputs = 32;  ///< of two mma
 constexpr int kMostSteps = 5;    ///< whose weights a warp can hold
 constexpr int kMostInputs = kStepInputs * kMostSteps;
 
-template <int steps, class X>
+template <int steps, bool neat, class X>
 __global__ void __launch_bounds__(32 * kMostTokens / kTokens) few_inputs(LinearArgs<X> args) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
@@ -26,37 +26,45 @@ __global__ void __launch_bounds__(32 * kMostTokens / kTokens) few_inputs(LinearA
   const int t0 = static_cast<int>(blockIdx.y) * kMostTokens + warp * kTokens;
   // Rows beyond the last are the last one.
   const int row = lane / 4, column = lane % 4 * 8;
-  uint4 b[kOutputTiles][steps];
+  Eight<__nv_bfloat16> b[kOutputTiles][steps];
 #pragma unroll
   for (int n = 0; n < kOutputTiles; ++n) {
     const __nv_bfloat16* const w =
         args.w + std::int64_t{min(o0 + 8 * n + row, args.outputs - 1)} * args.inputs;
 #pragma unroll
     for (int s = 0; s < steps; ++s)
-      b[n][s] = load_eight(w, s * kStepInputs + column, args.inputs, args.w_aligned);
+      b[n][s] = load_eight<neat>(w, s * kStepInputs + column, args.inputs);
   }
   wait_for_inputs();
   if (t0 >= args.tokens) return;
-  const X* x[2];
+  Eight<X> x[steps][2];
 #pragma unroll
-  for (int half = 0; half < 2; ++half)
-    x[half] = args.x + std::int64_t{min(t0 + 8 * half + row, args.tokens - 1)} * args.x_row;
+  for (int half = 0; half < 2; ++half) {
+    const X* const from =
+        args.x + std::int64_t{min(t0 + 8 * half + row, args.tokens - 1)} * args.x_row;
+#pragma unroll
+    for (int s = 0; s < steps; ++s)
+      x[s][half] = load_eight<neat>(from, s * kStepInputs + column, args.inputs);
+  }
   float sum[kOutputTiles][4] = {};
 #pragma unroll
   for (int s = 0; s < steps; ++s) {
     uint4 a[2][kTerms<X>];
 #pragma unroll
-    for (int half = 0; half < 2; ++half)
-      load_terms(x[half], s * kStepInputs + column, args.inputs, args.x_aligned, a[half]);
+    for (int half = 0; half < 2; ++half) take_terms(x[s][half], a[half]);
 #pragma unroll
     for (int k = kTerms<X> - 1; k >= 0; --k) {
       const uint4 &low = a[0][k], &high = a[1][k];
 #pragma unroll
-      for (int n = 0; n < kOutputTiles; ++n)
-        multiply_add(sum[n], low.x, high.x, low.y, high.y, b[n][s].x, b[n][s].y);
+      for (int n = 0; n < kOutputTiles; ++n) {
+        const uint4& w = b[n][s].words;
+        multiply_add(sum[n], low.x, high.x, low.y, high.y, w.x, w.y);
+      }
 #pragma unroll
-      for (int n = 0; n < kOutputTiles; ++n)
-        multiply_add(sum[n], low.z, high.z, low.w, high.w, b[n][s].z, b[n][s].w);
+      for (int n = 0; n < kOutputTiles; ++n) {
+        const uint4& w = b[n][s].words;
+        multiply_add(sum[n], low.z, high.z, low.w, high.w, w.z, w.w);
+      }
     }
   }
 #pragma unroll
@@ -94,7 +102,10 @@ std::string supports(const Call& call, const Device& device) {
 
 template <class X>
 void launch_few(const Launch& launch, const LinearArgs<X>& args) {
-  const auto kernel = args.inputs <= 2 * kStepInputs ? few_inputs<2, X> : few_inputs<kMostSteps, X>;
+  const bool few = args.inputs <= 2 * kStepInputs;
+  const auto kernel = args.neat ? few ? few_inputs<2, true, X> : few_inputs<kMostSteps, true, X>
+                      : few ? few_inputs<2, false, X>
+                                : few_inputs<kMostSteps, false, X>;
   const unsigned warps = std::min(blocks_of(args.tokens, kTokens), unsigned{kMostTokens / kTokens});
   launch_early(launch, kernel,
                dim3(blocks_of(args.outputs, kOutputs), blocks_of(args.tokens, kMostTokens)),

@@ -4,6 +4,7 @@
 // sums, which the others store in its shared memory. Operands go from memory to registers at once:
 // each is read by one warp of the cluster. Products are those of bfloat16 on tensor cores, and
 // exact: a float32 is the sum of three bfloat16 terms.
+
 #include "backends/cuda/early_launch.cuh"
 #include "backends/cuda/linear_args.cuh"
 #include "backends/cuda/shared_memory.cuh"
@@ -13,7 +14,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kCluster = 8;       ///< blocks
-constexpr int kTileTokens = 16;   ///< rows of one mma; a tile has one or two of them
+constexpr int kTileTokens = 16;   ///< rows of one mma; a tile has one, two or four of them
 constexpr int kTileOutputs = 16;  ///< columns of two
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -21,11 +22,14 @@ constexpr int kTileOutputs = 16;  ///< columns of two
 constexpr int kWarps = kThreads / 32;
 constexpr int kStepInputs = 32;  ///< of two mma
 constexpr int kHeldSteps = 3;    ///< whose weights a warp loads before the inputs are there
+/// Of them, whose inputs are on the way together, as far as there are registers.
+template <int m_tiles, class X>
+constexpr int kTogether = m_tiles* kTerms<X> <= 3 ? kHeldSteps : 1;
 
 #endif
 
-template <int m_tiles, class X>
-__global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kThreads, 2)
+template <int m_tiles, bool neat, class X>
+__global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kThreads, m_tiles > 2 ? 1 : 2)
     split(LinearArgs<X> args, bool next_first) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   constexpr int kElements = m_tiles * kTileTokens * kTileOutputs;
@@ -53,33 +57,44 @@ __global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kThreads, 2)
 #pragma unroll
   for (int n = 0; n < 2; ++n)
     w_row[n] = args.w + std::int64_t{min(o0 + 8 * n + row, args.outputs - 1)} * args.inputs;
-  uint4 held[kHeldSteps][2];
-#pragma unroll
-  for (int i = 0; i < kHeldSteps; ++i) {
+  const auto load_w = [&](int s, Eight<__nv_bfloat16>(&w)[2]) {
 #pragma unroll
     for (int n = 0; n < 2; ++n)
-      held[i][n] = load_eight(w_row[n], (first + i * stride) * kStepInputs + column, args.inputs,
-                              args.w_aligned);
+      w[n] = load_eight<neat>(w_row[n], s * kStepInputs + column, args.inputs);
+  };
+  Eight<__nv_bfloat16> held[kHeldSteps][2];
+#pragma unroll
+  for (int i = 0; i < kHeldSteps; ++i) load_w(first + i * stride, held[i]);
+  const X* x_row[m_tiles][2];
+#pragma unroll
+  for (int m = 0; m < m_tiles; ++m) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int t = min(t0 + kTileTokens * m + 8 * half + row, args.tokens - 1);
+      x_row[m][half] = args.x + t * args.x_row;
+    }
   }
   wait_for_inputs(next_first);
 
   float sum[m_tiles][2][4] = {};
-  const auto step = [&](int s, const uint4& b0, const uint4& b1) {
-    uint4 a[m_tiles][2][kTerms<X>];
+  const auto load_x = [&](int s, Eight<X>(&x)[m_tiles][2]) {
 #pragma unroll
     for (int m = 0; m < m_tiles; ++m) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int t = min(t0 + kTileTokens * m + 8 * half + row, args.tokens - 1);
-        load_terms(args.x + t * args.x_row, s * kStepInputs + column, args.inputs, args.x_aligned,
-                   a[m][half]);
-      }
+      for (int half = 0; half < 2; ++half)
+        x[m][half] = load_eight<neat>(x_row[m][half], s * kStepInputs + column, args.inputs);
     }
+  };
+  const auto multiply = [&](const Eight<X>(&x)[m_tiles][2], const Eight<__nv_bfloat16>(&w)[2]) {
+    const uint4 &b0 = w[0].words, &b1 = w[1].words;
 #pragma unroll
-    for (int k = kTerms<X> - 1; k >= 0; --k) {
+    for (int m = 0; m < m_tiles; ++m) {
+      uint4 a[2][kTerms<X>];
 #pragma unroll
-      for (int m = 0; m < m_tiles; ++m) {
-        const uint4 &low = a[m][0][k], &high = a[m][1][k];
+      for (int half = 0; half < 2; ++half) take_terms(x[m][half], a[half]);
+#pragma unroll
+      for (int k = kTerms<X> - 1; k >= 0; --k) {
+        const uint4 &low = a[0][k], &high = a[1][k];
         multiply_add(sum[m][0], low.x, high.x, low.y, high.y, b0.x, b0.y);
         multiply_add(sum[m][1], low.x, high.x, low.y, high.y, b1.x, b1.y);
         multiply_add(sum[m][0], low.z, high.z, low.w, high.w, b0.z, b0.w);
@@ -88,14 +103,20 @@ __global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kThreads, 2)
     }
   };
 #pragma unroll
-  for (int i = 0; i < kHeldSteps; ++i) {
-    if (first + i * stride < steps) step(first + i * stride, held[i][0], held[i][1]);
+  for (int i = 0; i < kHeldSteps; i += kTogether<m_tiles, X>) {
+    Eight<X> x[kTogether<m_tiles, X>][m_tiles][2];
+#pragma unroll
+    for (int j = 0; j < kTogether<m_tiles, X>; ++j) load_x(first + (i + j) * stride, x[j]);
+#pragma unroll
+    for (int j = 0; j < kTogether<m_tiles, X>; ++j) multiply(x[j], held[i + j]);
   }
 #pragma unroll 1
   for (int s = first + kHeldSteps * stride; s < steps; s += stride) {
-    const int at = s * kStepInputs + column;
-    step(s, load_eight(w_row[0], at, args.inputs, args.w_aligned),
-         load_eight(w_row[1], at, args.inputs, args.w_aligned));
+    Eight<X> x[m_tiles][2];
+    Eight<__nv_bfloat16> w[2];
+    load_x(s, x);
+    load_w(s, w);
+    multiply(x, w);
   }
 
   // The sums of this warp, then of the block, then of the cluster, in a fixed order.
@@ -159,16 +180,22 @@ template <int m_tiles, class X>
 void launch_split(const Launch& launch, const LinearArgs<X>& args) {
   const dim3 grid(kCluster * blocks_of(args.outputs, kTileOutputs),
                   blocks_of(args.tokens, m_tiles * kTileTokens));
-  launch_early(launch, split<m_tiles, X>, grid, kThreads, 0, args, launch.next_first);
+  launch_early(launch, args.neat ? split<m_tiles, true, X> : split<m_tiles, false, X>, grid,
+               kThreads, 0, args, launch.next_first);
 }
 
 Status run(const Call& call, const Launch& launch) {
   if (call.outputs[0].elements() == 0) return {};
   with_linear_args(call, [&](const auto& args) {
+    const auto all =
+        static_cast<unsigned>(static_cast<const CudaDevice&>(launch.device).multiprocessors());
+    const unsigned blocks = kCluster * blocks_of(args.outputs, kTileOutputs);  // for a row of tiles
     if (args.tokens <= kTileTokens)
       launch_split<1>(launch, args);
-    else
+    else if (args.tokens <= 2 * kTileTokens || 2 * blocks <= all)
       launch_split<2>(launch, args);
+    else  // each reads its weights once
+      launch_split<4>(launch, args);
   });
   return launched(call);
 }

@@ -2,6 +2,7 @@
 // vocabulary, sums over a block.
 #pragma once
 
+#include <cfloat>
 #include <cstdint>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -51,15 +52,21 @@ __device__ inline void store_float(void* to, DType type, std::int64_t i, float x
     static_cast<float*>(to)[i] = x;
 }
 
-/// softplus(x) = log(1 + eˣ); x itself above 20.
+/// softplus(x) = log(1 + eˣ) = max(x, 0) + log(1 + e), where e = e^−|x|, and log(1 + e) =
+/// 2 artanh(s) = 2 (s + s³/3 + s⁵/5 + …), where s = e / (2 + e) ≤ 1/3. What is left out is less
+/// than 2e-8 of it. Without a branch, so that several are made at a time.
 __device__ inline float softplus(float x) {
-  return x > 20.0f ? x : log1pf(expf(x));
+  const float e = expf(-fabsf(x)), s = __fdividef(e, 2.0f + e), q = s * s;
+  float series = 1.0f / 13;
+#pragma unroll
+  for (int k = 11; k > 0; k -= 2) series = fmaf(series, q, 1.0f / static_cast<float>(k));
+  return fmaf(2.0f * s, series, fmaxf(x, 0.0f));
 }
 
-/// silu(x) = x / (1 + e⁻ˣ); at −∞ the limit 0. The quotient may be off by two units in the last
-/// place: a correct one takes as long as all the rest.
+/// silu(x) = x / (1 + e⁻ˣ); at −∞ the limit 0, since what is divided is finite there. The quotient
+/// may be off by two units in the last place: a correct one takes as long as all the rest.
 __device__ inline float silu(float x) {
-  return x == -INFINITY ? 0.0f : __fdividef(x, 1.0f + expf(-x));
+  return __fdividef(fmaxf(x, -FLT_MAX), 1.0f + expf(-x));
 }
 
 /// Four neighbours as float32, from a multiple of their size.

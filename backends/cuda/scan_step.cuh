@@ -83,80 +83,93 @@ inline bool batch_fits(const TensorView& u, const TensorView& B) {
   return B.dim[1] == 1 || u.dim[1] / B.dim[1] % kBatchChannels == 0;
 }
 
-/// One lane of the four of channel `d`, by all threads of whole warps.
+/// Lane k's sum over four neighbours of their element k; in the same order for each k.
+__device__ inline float sum_of_lane(const float (&x)[kStepLanes]) {
+  const bool upper = threadIdx.x & 2, odd = threadIdx.x & 1;
+  const auto swap = [](float keep, float give, int lanes) {
+    return keep + __shfl_xor_sync(0xffffffffu, give, lanes);
+  };
+  const float a = swap(upper ? x[2] : x[0], upper ? x[0] : x[2], 2);
+  const float b = swap(upper ? x[3] : x[1], upper ? x[1] : x[3], 2);
+  return swap(odd ? b : a, odd ? a : b, 1);
+}
+
+/// One lane of the four of channel `d`, for sequences `first` and the next ones; by all threads of
+/// whole warps. Sequence s has token s alone.
 template <class X>
 struct StepLane {
   const ScanArgs<X>& args;
-  const int lane;
+  const int lane, first, count;
   const bool active;  ///< lanes beyond the last channel take part in sums, but store nothing
   const std::int64_t channel;
-  float4 A;
+  float4 A, h[kStepSequences];
   float bias, skip;
+  const X *B_from, *C_from;
+  int to[kStepSequences];  ///< slots; -1: not kept
 
-  __device__ StepLane(const ScanArgs<X>& args, int d)
+  /// Reads what no kernel of the chain writes: states, too.
+  __device__ StepLane(const ScanArgs<X>& args, int d, int first)
       : args(args),
         lane(static_cast<int>(threadIdx.x) % kStepLanes),
+        first(first),
+        count(min(kStepSequences, args.sequences.count - first)),
         active(d < args.channels),
         channel(active ? d : 0),
         A(load_quad(args.A + channel * args.A_row + 4 * lane)),
         bias(args.dt_bias ? args.dt_bias[channel] : 0.0f),
-        skip(args.skip ? args.skip[channel] : 0.0f) {}
+        skip(args.skip ? args.skip[channel] : 0.0f) {
+    const int group = static_cast<int>(channel) / static_cast<int>(args.channels_per_group);
+    B_from = args.B + group * args.B_group + 4 * lane;
+    C_from = args.C + group * args.C_group + 4 * lane;
+#pragma unroll
+    for (int i = 0; i < kStepSequences; ++i) {
+      const int from = i < count ? args.sequences.slot_in[first + i] : -1;
+      to[i] = i < count ? args.sequences.slot_out[first + i] : -1;
+      h[i] = from >= 0 ? *state_of(from) : float4{};
+    }
+  }
 
   __device__ float4* state_of(int slot) const {
     return reinterpret_cast<float4*>(args.state) + (slot * args.channels + channel) * kStepLanes +
            lane;
   }
 
-  /// Reads the states of sequences `first` and the next ones.
-  __device__ void ask(int first, float4 (&h)[kStepSequences]) const {
-#pragma unroll
-    for (int i = 0; i < kStepSequences; ++i) {
-      const int from = first + i < args.sequences.count ? args.sequences.slot_in[first + i] : -1;
-      h[i] = from >= 0 ? *state_of(from) : float4{};
-    }
-  }
-
-  /// Advances them, makes y and stores both; `dt_of(i)` is dt of sequence `first` + i, before bias
-  /// and softplus.
-  template <Discretisation rule, class DtOf>
-  __device__ void run(int first, float4 (&h)[kStepSequences], DtOf&& dt_of) const {
-    const int count = min(kStepSequences, args.sequences.count - first);
-    const std::int64_t group = channel / args.channels_per_group;
-    const X* const B_from = args.B + group * args.B_group + 4 * lane;
-    const X* const C_from = args.C + group * args.C_group + 4 * lane;
-    float dt[kStepSequences], u[kStepSequences], z[kStepSequences];
+  /// Advances the states, makes y and stores both.
+  template <Discretisation rule>
+  __device__ void run() {
+    const auto token = [&](int i) { return std::int64_t{first + min(i, count - 1)}; };
+    float step[kStepSequences], u[kStepSequences], y[kStepSequences];
     float4 B[kStepSequences], C[kStepSequences];
 #pragma unroll
     for (int i = 0; i < kStepSequences; ++i) {
-      const int at = min(i, count - 1);
-      const std::int64_t t = first + at;  // sequence s has token s alone
-      dt[i] = dt_of(at);
-      u[i] = to_float(args.u[t * args.u_row + channel]);
-      z[i] = args.z ? to_float(args.z[t * args.z_row + channel]) : 0.0f;
-      B[i] = load_quad(B_from + t * args.B_row);
-      C[i] = load_quad(C_from + t * args.C_row);
+      step[i] = args.dt[token(i) * args.dt_row + channel];
+      u[i] = to_float(args.u[token(i) * args.u_row + channel]);
+      B[i] = load_quad(B_from + token(i) * args.B_row);
+      C[i] = load_quad(C_from + token(i) * args.C_row);
+    }
+    // The lane that adds up a sequence's y also ends it.
+    const float own_u = to_float(args.u[token(lane) * args.u_row + channel]);
+    const float own_z = args.z ? to_float(args.z[token(lane) * args.z_row + channel]) : 0.0f;
+#pragma unroll
+    for (float& x : step) x += bias;
+    if (args.dt_softplus) {
+#pragma unroll
+      for (float& x : step) x = softplus(x);
     }
 #pragma unroll
     for (int i = 0; i < kStepSequences; ++i) {
-      if (i >= count) break;
-      const int t = first + i, to = args.sequences.slot_out[t];
-      float step = dt[i] + bias;
-      if (args.dt_softplus) step = softplus(step);
-      const float input = step * u[i];
-      h[i] = {advance<rule>(h[i].x, step * A.x, B[i].x, input),
-              advance<rule>(h[i].y, step * A.y, B[i].y, input),
-              advance<rule>(h[i].z, step * A.z, B[i].z, input),
-              advance<rule>(h[i].w, step * A.w, B[i].w, input)};
-      float y = fmaf(C[i].w, h[i].w, fmaf(C[i].z, h[i].z, fmaf(C[i].y, h[i].y, C[i].x * h[i].x)));
-      y = lanes_sum<kStepLanes>(y);
-      if (!active) continue;
-      if (lane == 0) {
-        if (args.skip) y = fmaf(skip, u[i], y);
-        if (args.z) y *= silu(z[i]);
-        args.y[t * args.y_row + channel] = from_float<X>(y);
-      }
-      if (to >= 0) *state_of(to) = h[i];
+      const float input = step[i] * u[i];
+      h[i] = {advance<rule>(h[i].x, step[i] * A.x, B[i].x, input),
+              advance<rule>(h[i].y, step[i] * A.y, B[i].y, input),
+              advance<rule>(h[i].z, step[i] * A.z, B[i].z, input),
+              advance<rule>(h[i].w, step[i] * A.w, B[i].w, input)};
+      y[i] = fmaf(C[i].w, h[i].w, fmaf(C[i].z, h[i].z, fmaf(C[i].y, h[i].y, C[i].x * h[i].x)));
+      if (active && to[i] >= 0) *state_of(to[i]) = h[i];
     }
+    float own = sum_of_lane(y);
+    if (args.skip) own = fmaf(skip, own_u, own);
+    if (args.z) own *= silu(own_z);
+    if (active && lane < count) args.y[(first + lane) * args.y_row + channel] = from_float<X>(own);
   }
 };
 

@@ -67,12 +67,9 @@ template <Discretisation rule, class X>
 __global__ void __launch_bounds__(kThreads) step(ScanArgs<X> args) {
   const int d = static_cast<int>(blockIdx.x * (kThreads / kStepLanes) + threadIdx.x / kStepLanes);
   const int first = static_cast<int>(blockIdx.y) * kStepSequences;
-  const StepLane<X> lane(args, d);
-  float4 h[kStepSequences];
-  lane.ask(first, h);
+  StepLane<X> lane(args, d, first);
   wait_for_inputs();
-  const float* const dt = args.dt + first * args.dt_row + lane.channel;
-  lane.template run<rule>(first, h, [&](int i) { return dt[i * args.dt_row]; });
+  lane.template run<rule>();
 }
 
 constexpr int kMostStates = 1024;

@@ -34,59 +34,89 @@ __device__ inline std::uint32_t take_finite_term(float& x) {
   return term;
 }
 
-/// The terms of `count` numbers, two in a word.
+/// The larger number; NaN if one is.
+__device__ inline float larger(float a, float b) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  float c;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
+  return c;
+#else
+  return b > a || isnan(b) ? b : a;
+#endif
+}
+
+/// The terms of `count` neighbours of a row, two in a word. Where one is not finite, it alone
+/// decides about a sum over all of them: the others are one term, cut off.
 template <int count>
 __device__ inline void take_terms(float (&x)[count], std::uint32_t (&term)[3][count / 2]) {
-  const auto take = [&](int k, auto&& take_one) {
+  float largest = 0;
+#pragma unroll
+  for (int i = 0; i < count; ++i) largest = larger(largest, fabsf(x[i]));
+  const bool finite = largest < INFINITY;
+  const float rest = isnan(largest) ? largest : 0.0f;
+#pragma unroll
+  for (int k = 0; k < 3; ++k) {
 #pragma unroll
     for (int i = 0; i < count; i += 2) {
-      const std::uint32_t even = take_one(x[i]), odd = take_one(x[i + 1]);
+      const std::uint32_t even = take_finite_term(x[i]), odd = take_finite_term(x[i + 1]);
       term[k][i / 2] = __byte_perm(even, odd, 0x7632);  // their upper halves
     }
-  };
-  std::uint32_t largest = 0;
+    if (k > 0) continue;
 #pragma unroll
-  for (int i = 0; i < count; ++i) largest = max(largest, __float_as_uint(x[i]) & 0x7fffffffu);
-  if (largest < 0x7f800000u)
-    take(0, take_finite_term);
-  else
-    take(0, take_term);
-  take(1, take_finite_term);
-  take(2, take_finite_term);
-}
-
-/// Elements i to i+7 of a row of `width`; zeros beyond its end. `aligned`: the row begins at a
-/// multiple of sixteen bytes, and i is a multiple of eight.
-__device__ inline uint4 load_eight(const __nv_bfloat16* row, int i, int width, bool aligned) {
-  if (aligned && i + 8 <= width) return *reinterpret_cast<const uint4*>(row + i);
-  std::uint32_t word[4];
-#pragma unroll
-  for (int k = 0; k < 4; ++k) {
-    const auto bits = [&](int at) -> std::uint32_t {
-      return at < width ? __bfloat16_as_ushort(row[at]) : 0;
-    };
-    word[k] = bits(i + 2 * k) | bits(i + 2 * k + 1) << 16;
+    for (int i = 0; i < count; ++i) x[i] = finite ? x[i] : rest;
   }
-  return {word[0], word[1], word[2], word[3]};
 }
 
-/// Elements i to i+7 of a row as bfloat16 terms, whose sum each element is.
-__device__ inline void load_terms(const __nv_bfloat16* row, int i, int width, bool aligned,
-                                  uint4 (&term)[1]) {
-  term[0] = load_eight(row, i, width, aligned);
-}
-__device__ inline void load_terms(const float* row, int i, int width, bool aligned,
-                                  uint4 (&term)[3]) {
-  float value[8];
-  if (aligned && i + 8 <= width) {
-    const float4 low = *reinterpret_cast<const float4*>(row + i);
-    const float4 high = *reinterpret_cast<const float4*>(row + i + 4);
-    value[0] = low.x, value[1] = low.y, value[2] = low.z, value[3] = low.w;
-    value[4] = high.x, value[5] = high.y, value[6] = high.z, value[7] = high.w;
+/// Eight neighbours of a row, as they come from memory.
+template <class X>
+struct Eight;
+template <>
+struct Eight<__nv_bfloat16> {
+  uint4 words;
+};
+template <>
+struct Eight<float> {
+  float4 low, high;
+};
+
+/// Elements i to i+7 of a row of `width`; zeros beyond its end. `neat`: i and the width are
+/// multiples of eight, and the row begins at a multiple of sixteen bytes. Code for other rows,
+/// beside that for these, would be jumped over, each time to code that is not there yet.
+template <bool neat>
+__device__ inline Eight<__nv_bfloat16> load_eight(const __nv_bfloat16* row, int i, int width) {
+  if constexpr (neat) {
+    return {i < width ? *reinterpret_cast<const uint4*>(row + i) : uint4{}};
   } else {
+    std::uint32_t word[4];
 #pragma unroll
-    for (int k = 0; k < 8; ++k) value[k] = i + k < width ? row[i + k] : 0.0f;
+    for (int k = 0; k < 4; ++k) {
+      const auto bits = [&](int at) -> std::uint32_t {
+        return at < width ? __bfloat16_as_ushort(row[at]) : 0;
+      };
+      word[k] = bits(i + 2 * k) | bits(i + 2 * k + 1) << 16;
+    }
+    return {{word[0], word[1], word[2], word[3]}};
   }
+}
+template <bool neat>
+__device__ inline Eight<float> load_eight(const float* row, int i, int width) {
+  if constexpr (neat) {
+    const auto* const quads = reinterpret_cast<const float4*>(row + i);
+    return {i < width ? quads[0] : float4{}, i < width ? quads[1] : float4{}};
+  } else {
+    float x[8];
+#pragma unroll
+    for (int k = 0; k < 8; ++k) x[k] = i + k < width ? row[i + k] : 0.0f;
+    return {{x[0], x[1], x[2], x[3]}, {x[4], x[5], x[6], x[7]}};
+  }
+}
+
+/// Their bfloat16 terms, whose sum each element is.
+__device__ inline void take_terms(const Eight<__nv_bfloat16>& x, uint4 (&term)[1]) {
+  term[0] = x.words;
+}
+__device__ inline void take_terms(const Eight<float>& x, uint4 (&term)[3]) {
+  float value[8] = {x.low.x, x.low.y, x.low.z, x.low.w, x.high.x, x.high.y, x.high.z, x.high.w};
   std::uint32_t word[3][4];
   take_terms(value, word);
 #pragma unroll

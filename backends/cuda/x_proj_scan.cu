@@ -48,7 +48,6 @@ struct Args {
   int channels, channels_per_group, columns, rank, states;
   int steps;           ///< of kStepInputs, that a block has of the projection
   int block_channels;  ///< that a block scans
-  bool x_aligned, dt_aligned;
   bool dt_softplus;
   Discretisation rule;
   const std::int32_t* slot_in;
@@ -108,8 +107,8 @@ __global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kMostThreads)
     show_barriers();
   }
   asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-  const auto eight = [](const __nv_bfloat16* row, int i, int width, bool aligned) {
-    return neat ? *reinterpret_cast<const uint4*>(row + i) : load_eight(row, i, width, aligned);
+  const auto eight = [](const __nv_bfloat16* row, int i, int width) {
+    return neat ? *reinterpret_cast<const uint4*>(row + i) : load_eight<false>(row, i, width).words;
   };
 
   // Weights of the projection, which are needed first: a warp's tile of sixteen columns, the
@@ -135,7 +134,7 @@ __global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kMostThreads)
         if (neat)
           copy_pack(slot, w[n] + i);
         else
-          store_shared(slot, load_eight(w[n], i, args.channels, args.x_aligned));
+          store_shared(slot, load_eight<false>(w[n], i, args.channels).words);
       }
     }
     commit_copies();
@@ -144,8 +143,7 @@ __global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kMostThreads)
       if (s >= args.steps) break;
 #pragma unroll
       for (int n = 0; n < 2; ++n)
-        held[s][n] =
-            eight(w[n], first_input + s * kStepInputs + column, args.channels, args.x_aligned);
+        held[s][n] = eight(w[n], first_input + s * kStepInputs + column, args.channels);
     }
   }
 
@@ -159,8 +157,7 @@ __global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kMostThreads)
 #pragma unroll
   for (int j = 0; j < kDtPacks; ++j) {
     const int i = (lane + j * lanes) * 8;
-    if (i < args.rank)
-      dt_w[j] = eight(args.dt_w + std::int64_t{channel} * args.rank, i, args.rank, args.dt_aligned);
+    if (i < args.rank) dt_w[j] = eight(args.dt_w + std::int64_t{channel} * args.rank, i, args.rank);
   }
   const float bias = args.dt_bias ? args.dt_bias[channel] : 0.0f;
   const float skip = args.skip ? args.skip[channel] : 0.0f;
@@ -379,8 +376,6 @@ void run_as(const Call& call, const Launch& launch) {
   args.columns = static_cast<int>(x_w.dim[0]);
   args.rank = static_cast<int>(dt_w.dim[1]);
   args.states = static_cast<int>(A.dim[1]);
-  args.x_aligned = aligned_to_16(args.x_w, x_w.dim[1] * 2);
-  args.dt_aligned = aligned_to_16(args.dt_w, dt_w.dim[1] * 2);
   args.dt_softplus = call.flag("dt_softplus");
   args.rule = call.choice<Discretisation>("discretisation");
   args.slot_in = slot_in.as<const std::int32_t>();
@@ -389,8 +384,8 @@ void run_as(const Call& call, const Launch& launch) {
       divide(static_cast<const CudaDevice&>(launch.device), args.channels, args.columns);
   args.steps = of.steps;
   args.block_channels = of.block_channels;
-  const bool neat = args.x_aligned && args.dt_aligned && args.rank % 8 == 0 &&
-                    args.channels == of.steps * kStepInputs * kCluster &&
+  const bool neat = aligned_to_16(args.x_w, x_w.dim[1] * 2) && aligned_to_16(args.dt_w) &&
+                    args.rank % 8 == 0 && args.channels == of.steps * kStepInputs * kCluster &&
                     args.columns % kTile == 0 && args.states == kStates &&
                     aligned_to_16(args.A, 4 * args.A_row) && aligned_to_16(args.state) &&
                     args.channels_per_group == args.channels && args.rule == Discretisation::mamba;
