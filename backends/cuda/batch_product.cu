@@ -38,6 +38,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
   for (int j = 0; j < kQuads; ++j)
     scale[j] = weight && at(j) < quads ? quad(weight, at(j)) : float4{1, 1, 1, 1};
+  const float width_reciprocal = 1.0f / static_cast<float>(width);
   let_next_start();  // the product, which asks for weights while we wait
   wait_for_kernels();
   const X* const row = x + r * x_row;
@@ -53,7 +54,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
     for (int j = 0; j < kQuads; ++j) add(kept[j]);
     for (int q = at(kQuads); !neat && q < quads; q += kThreads) add(quad(row, q));
-    norm = 1.0f / sqrtf(block_sum(squares) / static_cast<float>(width) + eps);
+    norm = rsqrtf(fmaf(block_sum<kThreads>(squares), width_reciprocal, eps));
   }
   const auto store = [&](int q, const float4& value, const float4& by) {
     float v[4] = {value.x * (norm * by.x), value.y * (norm * by.y), value.z * (norm * by.z),
@@ -86,8 +87,9 @@ __global__ void __launch_bounds__(kThreads)
   for (int j = 0; j < kQuads; ++j) {
     if (at(j) < quads) store(at(j), kept[j], scale[j]);
   }
-  if (neat || !weight) return;  // the next blocks have the rest
-  for (int q = at(kQuads); q < quads; q += kThreads) store(q, quad(row, q), quad(weight, q));
+  // Without a norm, the next blocks have the rest.
+  for (int q = at(kQuads); !neat && weight && q < quads; q += kThreads)
+    store(q, quad(row, q), quad(weight, q));
 }
 
 int terms_of(const Call& call) {

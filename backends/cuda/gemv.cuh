@@ -69,14 +69,13 @@ struct GemvInput {
   const float* norm_weight;  ///< null: no normalisation
   float eps, width_reciprocal;
 
-  /// Elements 4q to 4q+3 of token t, whose type is X; zeros beyond the last of either.
+  /// Elements 4q to 4q+3 of token t, whose type is X; zeros beyond the last one.
   template <class X, bool neat>
   __device__ float4 quad(int t, int q) const {
-    if (t >= tokens) return {};
-    if (neat) return load_quad(static_cast<const X*>(x) + t * row + 4 * q);
-    return any_quad(x, type, t * row, q);
+    const X* const from = static_cast<const X*>(x) + t * row;
+    return neat ? load_quad(from + 4 * q) : any_quad([&](int i) { return to_float(from[i]); }, q);
   }
-  /// The same where the type is known at run time only.
+  /// The same, or zeros beyond the last token, where the type is known at run time only.
   __device__ float4 quad(int t, int q) const {
     if (t >= tokens) return {};
     if (aligned && 4 * q < width) {
@@ -84,20 +83,20 @@ struct GemvInput {
       if (type == DType::bf16)
         return load_quad(static_cast<const __nv_bfloat16*>(x) + t * row + 4 * q);
     }
-    return any_quad(x, type, t * row, q);
+    return any_quad([&](int i) { return element(x, type, t * row + i); }, q);
   }
   template <bool neat>
   __device__ float4 norm_quad(int q) const {
     if (neat) return load_quad(norm_weight + 4 * q);
-    return any_quad(norm_weight, DType::f32, 0, q);
+    return any_quad([&](int i) { return norm_weight[i]; }, q);
   }
 
  private:
-  __device__ float4 any_quad(const void* array, DType array_type, std::int64_t from, int q) const {
+  template <class At>
+  __device__ float4 any_quad(At&& at, int q) const {
     float value[4];
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-      value[i] = 4 * q + i < width ? element(array, array_type, from + 4 * q + i) : 0.0f;
+    for (int i = 0; i < 4; ++i) value[i] = 4 * q + i < width ? at(4 * q + i) : 0.0f;
     return {value[0], value[1], value[2], value[3]};
   }
 };
@@ -160,8 +159,8 @@ struct GemvWeights {
 /// and products as weights, so whatever else happens in the loop is kept out of it. And between the
 /// inputs' arrival and the last store every instruction counts, four cycles each where the next one
 /// needs it (bench/results/cuda-h100.md): `neat` operands are aligned and without ends, and need no
-/// branches.
-template <int tokens, int lanes, bool neat, class W, class Epilogue>
+/// branches. `normed`: there is a norm_weight. Inputs are X.
+template <int tokens, int lanes, bool neat, bool normed, class X, class W, class Epilogue>
 __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
     gemv(GemvInput input, GemvWeights<W> weights, Epilogue epilogue, bool next_first,
          FetchAhead fetch) {
@@ -229,7 +228,7 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
   if (keeps) token = epilogue.token(t);
 #pragma unroll
   for (int slot = 0; slot + 1 < kSlots; ++slot) ask(slot);
-  if (input.norm_weight) {
+  if (normed) {
     for (int q = thread; q < packs * kQuads; q += kGemvThreads)
       quads[q % kQuads * packs + q / kQuads] = input.template norm_quad<neat>(q);
   }
@@ -238,43 +237,43 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
 
   wait_for_inputs(next_first);
   float square[tokens] = {};
-  const auto stage = [&](auto type) {
-    using X = decltype(type);
-    constexpr int kBatch = 4 / tokens;  // quads of every token that are on the way together
-    for (int from = thread; from < packs * kQuads; from += kBatch * kGemvThreads) {
-      float4 x[kBatch][tokens];
+  const int count = packs * kQuads;
+  const auto stage = [&](auto batch) {
+    constexpr int kBatch = batch.value;  // quads of every token that are on the way together
+#pragma unroll 1
+    for (int from = thread; from < count; from += kBatch * kGemvThreads) {
+      float4 x[kBatch][tokens], g[kBatch];
 #pragma unroll
       for (int j = 0; j < kBatch; ++j) {
         const int q = from + j * kGemvThreads;
 #pragma unroll
         for (int u = 0; u < tokens; ++u)
-          x[j][u] = q < packs * kQuads ? input.template quad<X, neat>(u, q) : float4{};
+          x[j][u] = q < count && (tokens == 1 || u < input.tokens)
+                        ? input.template quad<X, neat>(u, q)
+                        : float4{};
+        // This thread put it there.
+        if (normed) g[j] = q < count ? quads[q % kQuads * packs + q / kQuads] : float4{};
       }
 #pragma unroll
       for (int j = 0; j < kBatch; ++j) {
         const int q = from + j * kGemvThreads;
-        if (q >= packs * kQuads) break;
-        const int to = q % kQuads * packs + q / kQuads;
-        const float4 g = input.norm_weight ? quads[to] : float4{};  // this thread put it there
 #pragma unroll
         for (int u = 0; u < tokens; ++u) {
           float4& v = x[j][u];
-          if (input.norm_weight) {
+          if (normed) {
             square[u] += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
-            v = {v.x * g.x, v.y * g.y, v.z * g.z, v.w * g.w};
+            v = {v.x * g[j].x, v.y * g[j].y, v.z * g[j].z, v.w * g[j].w};
           }
-          quads[u * kQuads * packs + to] = v;
+          if (q < count) quads[(u * kQuads + q % kQuads) * packs + q / kQuads] = v;
         }
       }
     }
   };
-  if (!neat || input.type == DType::f32)
-    stage(0.0f);
-  else if (input.type == DType::bf16)
-    stage(__nv_bfloat16{});
+  if (tokens == 1 && count <= kGemvThreads)
+    stage(std::integral_constant<int, 1>());
   else
-    stage(__half{});
-  if (input.norm_weight) {
+    stage(std::integral_constant<int, 4 / tokens>());
+  if (normed) {
 #pragma unroll
     for (int u = 0; u < tokens; ++u) {
       const float sum = warp_sum(square[u]);
@@ -285,7 +284,7 @@ __global__ void __launch_bounds__(kGemvThreads, tokens > 1 ? 1 : 2)
   if (keeps && kept_row < weights.outputs) epilogue.after(ahead, t, kept_row);
   if (lanes > 32) fetch.run();  // few rows: a small kernel
   float scale = 1;              // of token `t`
-  if (input.norm_weight && keeps) {
+  if (normed && keeps) {
     float4 part{};
 #pragma unroll
     for (int i = 0; i < kGemvWarps; i += 4) {
@@ -427,7 +426,7 @@ inline std::string gemv_supports(const Call& call, const TensorView& x, const Te
   return reason;
 }
 
-template <int tokens, int lanes, bool neat, class W, class Epilogue>
+template <int tokens, int lanes, bool neat, bool normed, class X, class W, class Epilogue>
 void launch_gemv(const Launch& launch, const GemvInput& input, const GemvWeights<W>& weights,
                  const Epilogue& epilogue) {
   const auto& device = static_cast<const CudaDevice&>(launch.device);
@@ -435,33 +434,32 @@ void launch_gemv(const Launch& launch, const GemvInput& input, const GemvWeights
   int shared = gemv_ring_bytes(device) + tokens * weights.packs() * weights.kCount * 4;
   if (Epilogue::kFollowsScan && keeps_blocks_apart(device))
     shared = std::max(shared, device.shared_bytes() / 2);
-  launch_early(launch, gemv<tokens, lanes, neat, W, Epilogue>, dim3(static_cast<unsigned>(blocks)),
-               kGemvThreads, static_cast<std::size_t>(shared), input, weights, epilogue,
+  launch_early(launch, gemv<tokens, lanes, neat, normed, X, W, Epilogue>,
+               dim3(static_cast<unsigned>(blocks)), kGemvThreads, static_cast<std::size_t>(shared),
+               input, weights, epilogue,
                // With several tokens its blocks take all of the device.
                tokens == 1 && launch.next_first, FetchAhead(launch));
 }
 
 /// Few rows are shared by warps, so that more of the device has something to do; where a warp a row
 /// would take two turns, and half a warp a row only one, that is faster.
-template <int tokens, class W, class Epilogue>
+template <int tokens, bool normed, class X, class W, class Epilogue>
 void launch_gemv(const Launch& launch, const GemvInput& input, const GemvWeights<W>& weights,
                  const Epilogue& epilogue) {
   const int rows = static_cast<const CudaDevice&>(launch.device).multiprocessors() * kGemvWarps;
   if (!input.aligned || !weights.aligned)
-    launch_gemv<tokens, 32, false>(launch, input, weights, epilogue);
+    launch_gemv<tokens, 32, false, normed, X>(launch, input, weights, epilogue);
   else if (weights.outputs <= rows / 4)
-    launch_gemv<tokens, 128, true>(launch, input, weights, epilogue);
+    launch_gemv<tokens, 128, true, normed, X>(launch, input, weights, epilogue);
   else if (weights.outputs <= rows || weights.outputs > 2 * rows)
-    launch_gemv<tokens, 32, true>(launch, input, weights, epilogue);
+    launch_gemv<tokens, 32, true, normed, X>(launch, input, weights, epilogue);
   else
-    launch_gemv<tokens, 16, true>(launch, input, weights, epilogue);
+    launch_gemv<tokens, 16, true, normed, X>(launch, input, weights, epilogue);
 }
 
-/// Runs a product whose operands gemv_supports(). `epilogue.from(t)` is the epilogue of the tokens
-/// from t on. Whatever the number of tokens, a token's sum is made in the same order.
-template <class Epilogue>
-void run_gemv(const Launch& launch, GemvInput input, const TensorView& w,
-              const Epilogue& epilogue) {
+template <bool normed, class X, class Epilogue>
+void run_gemv_of(const Launch& launch, GemvInput input, const TensorView& w,
+                 const Epilogue& epilogue) {
   if (input.tokens == 0 || w.dim[0] == 0) return;
   const auto& device = static_cast<const CudaDevice&>(launch.device);
   const bool four =
@@ -477,13 +475,29 @@ void run_gemv(const Launch& launch, GemvInput input, const TensorView& w,
       const int take = total - t > 1 && four ? std::min(total - t, 4) : 1;
       input.tokens = take;
       if (take > 1)
-        launch_gemv<4>(launch, input, weights, epilogue.from(t));
+        launch_gemv<4, normed, X>(launch, input, weights, epilogue.from(t));
       else
-        launch_gemv<1>(launch, input, weights, epilogue.from(t));
+        launch_gemv<1, normed, X>(launch, input, weights, epilogue.from(t));
       t += take;
       input.x = static_cast<const char*>(input.x) + take * input.row * size;
     }
   });
+}
+
+/// Runs a product whose operands gemv_supports(). `epilogue.from(t)` is the epilogue of the tokens
+/// from t on. Whatever the number of tokens, a token's sum is made in the same order.
+template <class Epilogue>
+void run_gemv(const Launch& launch, const GemvInput& input, const TensorView& w,
+              const Epilogue& epilogue) {
+  with_float_type(input.type, [&](auto type) {
+    run_gemv_of<false, decltype(type)>(launch, input, w, epilogue);
+  });
+}
+/// The same of float32 inputs that are normalised.
+template <class Epilogue>
+void run_norm_gemv(const Launch& launch, const GemvInput& input, const TensorView& w,
+                   const Epilogue& epilogue) {
+  run_gemv_of<true, float>(launch, input, w, epilogue);
 }
 
 /// y[t,o] = sum + bias[o] + residual[t,o]

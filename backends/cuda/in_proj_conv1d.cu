@@ -111,7 +111,7 @@ Status run(const Call& call, const Launch& launch) {
                               call.choice<Activation>("activation") == Activation::silu,
                               slot_in.as<const std::int32_t>(),
                               slot_out.as<const std::int32_t>()};
-  run_gemv(launch, gemv_input(x, norm_weight, call.attr("eps")), w, epilogue);
+  run_norm_gemv(launch, gemv_input(x, norm_weight, call.attr("eps")), w, epilogue);
   return launched(call);
 }
 

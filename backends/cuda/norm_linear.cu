@@ -13,8 +13,8 @@ std::string supports(const Call& call, const Device& device) {
 
 Status run(const Call& call, const Launch& launch) {
   const auto [x, norm_weight, w, bias] = call.in<4>();
-  run_gemv(launch, gemv_input(x, norm_weight, call.attr("eps")), w,
-           plain_epilogue(call.outputs[0], bias));
+  run_norm_gemv(launch, gemv_input(x, norm_weight, call.attr("eps")), w,
+                plain_epilogue(call.outputs[0], bias));
   return launched(call);
 }
 

@@ -104,17 +104,23 @@ __device__ inline float warp_sum(float x) {
   return lanes_sum<32>(x);
 }
 
-/// The sum over a block of at most 1024 threads (whole warps), on every thread.
+/// The sum over a block of so many threads, on every thread. Once in a kernel: nothing keeps a
+/// second one from writing parts that are still read.
+template <int threads>
 __device__ inline float block_sum(float x) {
-  __shared__ float parts[32];
+  constexpr int kWarps = threads / 32;
+  static_assert(threads % 128 == 0);
+  __shared__ alignas(16) float parts[kWarps];
   x = warp_sum(x);
-  const int warps = static_cast<int>(blockDim.x / 32);
   if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
   __syncthreads();
-  x = static_cast<int>(threadIdx.x % 32) < warps ? parts[threadIdx.x % 32] : 0.0f;
-  x = warp_sum(x);
-  __syncthreads();  // so that the next call may write parts
-  return x;
+  float4 sum{};
+#pragma unroll
+  for (int i = 0; i < kWarps; i += 4) {
+    const float4 part = load_quad(parts + i);
+    sum = {sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w};
+  }
+  return (sum.x + sum.y) + (sum.z + sum.w);
 }
 
 /// Calls body(Type{}) with the C++ type of a floating-point storage type.

@@ -68,7 +68,8 @@ __global__ void __launch_bounds__(kThreads) rms_norm(Args<X> args, Y* y, std::in
     keep_sum(i, sum);
     squares = fmaf(v, v, squares);
   }
-  const float scale = 1.0f / sqrtf(block_sum(squares) / static_cast<float>(args.width) + args.eps);
+  const float scale =
+      1.0f / sqrtf(block_sum<kThreads>(squares) / static_cast<float>(args.width) + args.eps);
   const auto store = [&](std::int64_t i, float v, float w) {
     v *= scale * w;
     if (args.gate && args.norm_before_gate)

@@ -64,17 +64,20 @@ constexpr std::int32_t kNowhere = 0x7fffffff;
 
 /// The first of a block's candidates, on every thread.
 __device__ Ranked first_of_block(Ranked best) {
-  __shared__ Ranked best_of[kThreads];
-  best_of[threadIdx.x] = best;
-  __syncthreads();
-  for (int half = kThreads / 2; half > 0; half /= 2) {
-    if (static_cast<int>(threadIdx.x) < half &&
-        best_of[threadIdx.x + half].before(best_of[threadIdx.x])) {
-      best_of[threadIdx.x] = best_of[threadIdx.x + half];
-    }
-    __syncthreads();
+  constexpr int kWarps = kThreads / 32;
+  __shared__ Ranked best_of[kWarps];
+  const auto compare = [&](const Ranked& other) {
+    if (other.before(best)) best = other;
+  };
+#pragma unroll
+  for (int lanes = 16; lanes > 0; lanes /= 2) {
+    compare({__shfl_xor_sync(0xffffffffu, best.value, lanes),
+             __shfl_xor_sync(0xffffffffu, best.position, lanes)});
   }
-  best = best_of[0];
+  if (threadIdx.x % 32 == 0) best_of[threadIdx.x / 32] = best;
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < kWarps; ++i) compare(best_of[i]);
   __syncthreads();
   return best;
 }

@@ -184,6 +184,7 @@ __global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kMostThreads)
   const float z = args.z ? to_float(args.z[channel]) : 0.0f;
   auto* const terms = reinterpret_cast<unsigned short*>(shared + layout.terms);
   const int inputs = args.steps * kStepInputs;
+#pragma unroll 1  // else it would divide first, for a loop that is mostly one turn
   for (int i = thread; i < inputs; i += threads) {
     float x = neat || first_input + i < args.channels ? to_float(args.u[first_input + i]) : 0.0f;
 #pragma unroll
