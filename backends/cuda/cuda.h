@@ -6,7 +6,10 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "backends/backend.h"
 
@@ -51,6 +54,11 @@ class CudaDevice final : public Device {
   /// Null where KRAIT_NVTX or KRAIT_SYNC ask to see the kernels one by one.
   Result<std::unique_ptr<Recording>> record(const std::function<Status()>& body) override;
 
+  /// Remembers that these ops were queued, for the errors of whoever waits for them.
+  void note(std::span<const std::string_view> ops);
+  /// An error that may be one of work queued before, which the runtime reports by whatever call
+  /// comes next, with the ops that it can be of.
+  Status explained(Status status);
   cudaStream_t stream() const { return stream_; }
   int multiprocessors() const { return multiprocessors_; }
   /// Shared memory that a block may ask for.
@@ -66,7 +74,6 @@ class CudaDevice final : public Device {
 
  private:
   CudaDevice(int index, cudaStream_t stream, const cudaDeviceProp& properties);
-
   int index_;
   cudaStream_t stream_;
   int multiprocessors_;
@@ -76,7 +83,10 @@ class CudaDevice final : public Device {
   bool names_kernels_, waits_for_kernels_;
   DeviceInfo info_;
   std::mutex stream_mutex_;
-  std::map<std::int64_t, double> read_bandwidths_;  ///< by bytes
+  std::mutex queued_mutex_;
+  std::vector<std::string_view> queued_;  ///< ops, each once, since the stream was last waited for
+  std::vector<std::string_view>* recorded_ = nullptr;  ///< those of the recording that is made
+  std::map<std::int64_t, double> read_bandwidths_;     ///< by bytes
   std::unique_ptr<Products> products_;
   std::unique_ptr<Staging> staging_;
 };

@@ -11,26 +11,27 @@
 namespace krait::cuda {
 namespace {
 
-/// What an error says that comes from a kernel, nobody knows which.
-constexpr const char* kQueued = "work queued before (KRAIT_SYNC=1 names the op)";
-
 /// Uploads up to this size are not worth a detour.
 constexpr std::int64_t kSmallUpload = 64 << 10;
 
 /// A captured graph, ready to launch.
 class CudaRecording final : public Recording {
  public:
-  CudaRecording(cudaGraphExec_t graph, cudaStream_t stream) : graph_(graph), stream_(stream) {}
+  CudaRecording(cudaGraphExec_t graph, std::vector<std::string_view> ops, CudaDevice& device)
+      : graph_(graph), ops_(std::move(ops)), device_(device) {}
   ~CudaRecording() override { cudaGraphExecDestroy(graph_); }
   CudaRecording(const CudaRecording&) = delete;
   CudaRecording& operator=(const CudaRecording&) = delete;
   Status replay() override {
-    return check(cudaGraphLaunch(graph_, stream_), "replaying a recording");
+    device_.note(ops_);
+    return device_.explained(
+        check(cudaGraphLaunch(graph_, device_.stream()), "replaying a recording"));
   }
 
  private:
   cudaGraphExec_t graph_;
-  cudaStream_t stream_;
+  std::vector<std::string_view> ops_;
+  CudaDevice& device_;
 };
 
 class CudaBuffer final : public Buffer {
@@ -154,21 +155,24 @@ Status CudaDevice::upload(const void* from, Buffer& to, std::int64_t offset, std
   const std::lock_guard lock(stream_mutex_);
   if (bytes <= kSmallUpload) {
     // The runtime takes a copy before it returns.
-    return check(cudaMemcpyAsync(address(to, offset), from, static_cast<std::size_t>(bytes),
-                                 cudaMemcpyHostToDevice, stream_),
-                 "upload");
+    return explained(
+        check(cudaMemcpyAsync(address(to, offset), from, static_cast<std::size_t>(bytes),
+                              cudaMemcpyHostToDevice, stream_),
+              "upload"));
   }
-  return staging_->upload(static_cast<const std::byte*>(from), address(to, offset), bytes, stream_);
+  return explained(
+      staging_->upload(static_cast<const std::byte*>(from), address(to, offset), bytes, stream_));
 }
 
 Status CudaDevice::download(const Buffer& from, std::int64_t offset, void* to, std::int64_t bytes) {
   if (bytes <= 0) return {};
   KRAIT_TRY(check(cudaSetDevice(index_), "selecting the device"));
   const std::lock_guard lock(stream_mutex_);
-  KRAIT_TRY(check(cudaMemcpyAsync(to, address(from, offset), static_cast<std::size_t>(bytes),
-                                  cudaMemcpyDeviceToHost, stream_),
-                  "download"));
-  return check(cudaStreamSynchronize(stream_), kQueued);
+  KRAIT_TRY(
+      explained(check(cudaMemcpyAsync(to, address(from, offset), static_cast<std::size_t>(bytes),
+                                      cudaMemcpyDeviceToHost, stream_),
+                      "download")));
+  return synchronize();
 }
 
 Status CudaDevice::copy(const Buffer& from, std::int64_t from_offset, Buffer& to,
@@ -176,18 +180,19 @@ Status CudaDevice::copy(const Buffer& from, std::int64_t from_offset, Buffer& to
   if (bytes <= 0) return {};
   KRAIT_TRY(check(cudaSetDevice(index_), "selecting the device"));
   const std::lock_guard lock(stream_mutex_);
-  return check(cudaMemcpyAsync(address(to, to_offset), address(from, from_offset),
-                               static_cast<std::size_t>(bytes), cudaMemcpyDeviceToDevice, stream_),
-               "copy");
+  return explained(
+      check(cudaMemcpyAsync(address(to, to_offset), address(from, from_offset),
+                            static_cast<std::size_t>(bytes), cudaMemcpyDeviceToDevice, stream_),
+            "copy"));
 }
 
 Status CudaDevice::fill_zero(Buffer& buffer, std::int64_t offset, std::int64_t bytes) {
   if (bytes <= 0) return {};
   KRAIT_TRY(check(cudaSetDevice(index_), "selecting the device"));
   const std::lock_guard lock(stream_mutex_);
-  return check(
-      cudaMemsetAsync(address(buffer, offset), 0, static_cast<std::size_t>(bytes), stream_),
-      "fill");
+  return explained(
+      check(cudaMemsetAsync(address(buffer, offset), 0, static_cast<std::size_t>(bytes), stream_),
+            "fill"));
 }
 
 void CudaDevice::begin_run() {
@@ -198,7 +203,14 @@ void CudaDevice::begin_run() {
 Result<std::unique_ptr<Recording>> CudaDevice::record(const std::function<Status()>& body) {
   if (names_kernels_ || waits_for_kernels_) return std::unique_ptr<Recording>();
   KRAIT_TRY(check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "recording"));
+  std::vector<std::string_view> ops;
+  const auto note_in = [&](std::vector<std::string_view>* list) {
+    const std::lock_guard lock(queued_mutex_);
+    recorded_ = list;
+  };
+  note_in(&ops);
   const Status queued = body();
+  note_in(nullptr);
   cudaGraph_t graph = nullptr;
   const Status ended = check(cudaStreamEndCapture(stream_, &graph), "recording");
   KRAIT_TRY(queued);
@@ -207,7 +219,7 @@ Result<std::unique_ptr<Recording>> CudaDevice::record(const std::function<Status
   const Status made = check(cudaGraphInstantiate(&executable, graph, 0), "preparing a recording");
   cudaGraphDestroy(graph);
   KRAIT_TRY(made);
-  return std::unique_ptr<Recording>(new CudaRecording(executable, stream_));
+  return std::unique_ptr<Recording>(new CudaRecording(executable, std::move(ops), *this));
 }
 
 std::int64_t CudaDevice::free_memory() {
@@ -217,10 +229,6 @@ std::int64_t CudaDevice::free_memory() {
     return 0;
   }
   return static_cast<std::int64_t>(free);
-}
-
-Status CudaDevice::synchronize() {
-  return check(cudaStreamSynchronize(stream_), kQueued);
 }
 
 namespace {

@@ -153,11 +153,20 @@ __global__ void __launch_bounds__(kMostThreads, per_lane > 2 ? 1 : 2)
 }
 
 constexpr int kMostStates = 256;
+constexpr int kManyChannels = 4096, kFewTokens = 4;  ///< see supports()
 
 std::string supports(const Call& call, const Device& device) {
   const auto [u, dt_low, dt_w, A, B, C, skip, z] = call.in<8>();
   if (!call.steps) return "for one token of every sequence";
-  if (u.dim[0] > kGemvTokens) return cat("for at most ", kGemvTokens, " tokens, got ", u.dim[0]);
+  // Every token reads all of dt_w; tensor cores read it once, which pays with one term per input,
+  // and with three where there is much of it.
+  const bool others = u.dtype != DType::f16 && dt_w.dtype == DType::bf16 && A.dim[1] == 16 &&
+                      batch_fits(u, B) &&
+                      static_cast<const CudaDevice&>(device).compute_capability() >= 80;
+  const int tokens = !others || (u.dtype == DType::f32 && u.dim[1] < kManyChannels) ? kGemvTokens
+                     : u.dtype == DType::f32                                        ? kFewTokens
+                                                                                    : 1;
+  if (u.dim[0] > tokens) return cat("for at most ", tokens, " tokens, got ", u.dim[0]);
   std::string reason = want_float("u", u);
   if (reason.empty()) reason = want_float("dt_low", dt_low);
   if (reason.empty()) reason = want_float("dt_w", dt_w);

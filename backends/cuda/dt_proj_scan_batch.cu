@@ -17,7 +17,6 @@ constexpr int kWarps = 2;
 constexpr int kWarpChannels = 8;                   ///< columns of an mma
 constexpr int kChannels = kWarps * kWarpChannels;  ///< of a block
 static_assert(kChannels == kBatchChannels);
-constexpr int kManyChannels = 4096;                    ///< see supports()
 constexpr int kMostTokens = 128, kMostTokensLate = 8;  ///< see supports()
 constexpr int kSequences = 16;                         ///< of a block: rows of an mma
 constexpr int kStates = 4 * kStepLanes;                ///< of a channel
@@ -254,9 +253,6 @@ std::string supports(const Call& call, const Device& device) {
   if (cuda.compute_capability() < 80) return "needs compute capability 8.0";
   if (u.dtype != DType::bf16 && u.dtype != DType::f32)
     return cat("u: expected f32 or bf16, got ", name(u.dtype));
-  // For one token, or few of few channels as three terms, others have more threads.
-  const std::int64_t least = u.dtype == DType::bf16 ? 2 : u.dim[1] >= kManyChannels ? 5 : 17;
-  if (u.dim[0] < least) return cat("for at least ", least, " tokens, got ", u.dim[0]);
   for (const auto& [name, view] :
        {std::pair{"dt_low", &dt_low}, std::pair{"B", &B}, std::pair{"C", &C}, std::pair{"z", &z}}) {
     if (*view && view->dtype != u.dtype) {

@@ -1,4 +1,6 @@
 // Watching kernels: names for a profiler, time between them, and errors by the op that made them.
+#include <algorithm>
+#include <optional>
 #include <vector>
 
 #include "backends/cuda/cuda.h"
@@ -30,7 +32,7 @@ class Range {
 
 class Events final : public TimeMarks {
  public:
-  explicit Events(cudaStream_t stream) : stream_(stream) {}
+  explicit Events(CudaDevice& device) : device_(device), stream_(device.stream()) {}
   ~Events() override {
     for (const cudaEvent_t event : events_) cudaEventDestroy(event);
   }
@@ -56,7 +58,7 @@ class Events final : public TimeMarks {
         "recording an event");
   }
   Result<std::vector<double>> intervals() override {
-    KRAIT_TRY(cuda::check(cudaStreamSynchronize(stream_), "work between events"));
+    KRAIT_TRY(device_.synchronize());
     std::vector<double> seconds;
     for (std::size_t i = 1; i < events_.size(); ++i) {
       float milliseconds = 0;
@@ -68,24 +70,63 @@ class Events final : public TimeMarks {
   }
 
  private:
+  CudaDevice& device_;
   cudaStream_t stream_;
   std::vector<cudaEvent_t> events_;
 };
 
+/// What an error of asynchronous work can be of.
+std::string one_of(std::span<const std::string_view> ops) {
+  if (ops.empty()) return "work queued before";
+  std::string list;
+  for (const std::string_view op : ops) list += cat(list.empty() ? "[" : ", [", op, "]");
+  if (ops.size() == 1) return list + ", queued before";
+  return cat("one of ", list, ", queued before (KRAIT_SYNC=1 names it)");
+}
+
 }  // namespace
 
+void CudaDevice::note(std::span<const std::string_view> ops) {
+  const std::lock_guard lock(queued_mutex_);
+  std::vector<std::string_view>& list = recorded_ ? *recorded_ : queued_;
+  for (const std::string_view op : ops) {
+    if (std::find(list.begin(), list.end(), op) == list.end()) list.push_back(op);
+  }
+}
+
+Status CudaDevice::synchronize() {
+  std::vector<std::string_view> ops;
+  {
+    const std::lock_guard lock(queued_mutex_);
+    std::swap(ops, queued_);
+  }
+  const cudaError_t error = cudaStreamSynchronize(stream_);
+  if (error == cudaSuccess) return {};
+  note(ops);  // whoever asks next gets the same error
+  return check(error, one_of(ops));
+}
+
+Status CudaDevice::explained(Status status) {
+  if (status.code() != Code::device_lost) return status;
+  const std::lock_guard lock(queued_mutex_);
+  if (queued_.empty()) return status;
+  return Status(status.code(), cat(status.message(), "; it may be of ", one_of(queued_)));
+}
+
 Status CudaDevice::run(const Kernel& kernel, const Call& call, const Launch& launch) {
-  if (!names_kernels_ && !waits_for_kernels_) return kernel.run(call, launch);
-  const std::string name = cat("[", kernel.op, "] ", kernel.name);
-  const Range range(name);
-  KRAIT_TRY(kernel.run(call, launch));
-  if (!waits_for_kernels_) return {};
-  return check(cudaStreamSynchronize(stream_), name);
+  const std::string name =
+      names_kernels_ || waits_for_kernels_ ? cat("[", kernel.op, "] ", kernel.name) : "";
+  std::optional<Range> range;
+  if (names_kernels_) range.emplace(name);
+  KRAIT_TRY(explained(kernel.run(call, launch)));
+  if (waits_for_kernels_) return check(cudaStreamSynchronize(stream_), name);
+  note({&kernel.op, 1});
+  return {};
 }
 
 Result<std::unique_ptr<TimeMarks>> CudaDevice::time_marks(int count) {
   KRAIT_TRY(check(cudaSetDevice(index_), "selecting the device"));
-  auto events = std::make_unique<Events>(stream_);
+  auto events = std::make_unique<Events>(*this);
   KRAIT_TRY(events->create(count));
   return std::unique_ptr<TimeMarks>(std::move(events));
 }
