@@ -44,6 +44,7 @@ std::vector<Case> cases() {
        {},
        soft,
        Slots::mixed},
+      {"odd-batch", dims(13, 51, 16, 1), std::vector<std::int64_t>(11, 1), {}, soft, Slots::mixed},
       {"batch-groups",
        dims(40, 96, 16, 3),
        std::vector<std::int64_t>(33, 1),
