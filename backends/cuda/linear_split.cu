@@ -22,9 +22,9 @@ constexpr int kTileOutputs = 16;  ///< columns of two
 constexpr int kWarps = kThreads / 32;
 constexpr int kStepInputs = 32;  ///< of two mma
 constexpr int kHeldSteps = 3;    ///< whose weights a warp loads before the inputs are there
-/// Of them, whose inputs are on the way together, as far as there are registers.
+/// Of them, whose inputs are on the way together: as far as there are registers.
 template <int m_tiles, class X>
-constexpr int kTogether = m_tiles* kTerms<X> <= 3 ? kHeldSteps : 1;
+constexpr int kTogether = m_tiles <= 3 / kTerms<X> ? kHeldSteps : 1;
 
 #endif
 
