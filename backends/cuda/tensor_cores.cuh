@@ -53,6 +53,7 @@ __device__ inline void take_terms(float (&x)[count], std::uint32_t (&term)[3][co
 #pragma unroll
   for (int i = 0; i < count; ++i) largest = larger(largest, fabsf(x[i]));
   const bool finite = largest < INFINITY;
+  // Cut off, NaN may have become infinity: then it is a term again.
   const float rest = isnan(largest) ? largest : 0.0f;
 #pragma unroll
   for (int k = 0; k < 3; ++k) {
