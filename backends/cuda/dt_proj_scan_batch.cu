@@ -303,10 +303,7 @@ void run_as(const Call& call, const Launch& launch) {
 
 Status run(const Call& call, const Launch& launch) {
   if (call.inputs[0].elements() == 0) return {};
-  if (call.inputs[0].dtype == DType::f32)
-    run_as<float>(call, launch);
-  else
-    run_as<__nv_bfloat16>(call, launch);
+  with_term_type(call.inputs[0].dtype, [&](auto type) { run_as<decltype(type)>(call, launch); });
   return launched(call);
 }
 

@@ -36,18 +36,14 @@ template <class Body>
 void with_linear_args(const Call& call, Body&& body) {
   const auto [x, w, bias] = call.in<3>();
   const TensorView& y = call.outputs[0];
-  const auto as = [&](auto type) {
+  with_term_type(x.dtype, [&](auto type) {
     using X = decltype(type);
     body(LinearArgs<X>{x.as<const X>(), w.as<const __nv_bfloat16>(),
                        bias ? bias.as<const float>() : nullptr, y.as<void>(), x.stride[0],
                        y.stride[0], y.dtype, static_cast<int>(x.dim[0]), static_cast<int>(w.dim[0]),
                        static_cast<int>(w.dim[1]),
                        w.dim[1] % 8 == 0 && rows_aligned(x) && rows_aligned(w)});
-  };
-  if (x.dtype == DType::f32)
-    as(float{});
-  else
-    as(__nv_bfloat16{});
+  });
 }
 
 }  // namespace krait::cuda

@@ -16,6 +16,15 @@ constexpr int kTerms = 1;
 template <>
 constexpr int kTerms<float> = 3;
 
+/// Calls body(X{}) with the C++ type of inputs that enter as terms: float32, or bfloat16.
+template <class Body>
+void with_term_type(DType type, Body&& body) {
+  if (type == DType::f32)
+    body(float{});
+  else
+    body(__nv_bfloat16{});
+}
+
 /// Takes the leading eight bits of the number's significand, as a float's bits, and leaves the
 /// rest. Cut off, not rounded, so that the largest numbers stay finite; what is not finite is one
 /// term.

@@ -107,6 +107,7 @@ __global__ void KRAIT_CLUSTER(kCluster) __launch_bounds__(kMostThreads)
     show_barriers();
   }
   asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+  // Neat rows are whole steps: unlike load_eight<true>, this does not ask for their end.
   const auto eight = [](const __nv_bfloat16* row, int i, int width) {
     return neat ? *reinterpret_cast<const uint4*>(row + i) : load_eight<false>(row, i, width).words;
   };
@@ -404,10 +405,7 @@ void run_as(const Call& call, const Launch& launch) {
 
 Status run(const Call& call, const Launch& launch) {
   if (call.inputs[0].elements() == 0) return {};
-  if (call.inputs[0].dtype == DType::f32)
-    run_as<float>(call, launch);
-  else
-    run_as<__nv_bfloat16>(call, launch);
+  with_term_type(call.inputs[0].dtype, [&](auto type) { run_as<decltype(type)>(call, launch); });
   return launched(call);
 }
 

@@ -37,7 +37,7 @@ TEST_F(CudaErrorsDeathTest, OneOpIsNamed) {
       testing::ExitedWithCode(3), "\\[silu\\], queued before: ");
 }
 
-TEST_F(CudaErrorsDeathTest, OfSeveralAllAreNamed) {
+TEST_F(CudaErrorsDeathTest, OfSeveralTheOneAtFaultIsAmongThoseNamed) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_EXIT(
       {
